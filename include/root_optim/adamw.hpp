@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// AdamW, the rule for parameters that are not matrices. The rule for matrices is momentum.hpp,
+// soft_threshold.hpp, newton_schulz.hpp, update.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cmath>
+#include <cstdint>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// The new moments and the new parameter value of one AdamW step.
+struct AdamWResult {
+  at::Tensor exp_avg;     // m
+  at::Tensor exp_avg_sq;  // v
+  at::Tensor parameter;   // in the moments' dtype
+};
+
+/// One AdamW step, into new tensors.
+///
+/// Math:    m' = β₁ m + (1 − β₁) g,  v' = β₂ v + (1 − β₂) g²
+///          p' = (1 − lr·λ) p − lr/(1 − β₁ᵗ) · m' / (√v' / √(1 − β₂ᵗ) + ε)
+/// Shapes:  all tensors of one shape; gradient, exp_avg, exp_avg_sq of one dtype (float32 or
+///          float64), parameter of any floating dtype. Nothing is written.
+/// Accuracy: the same operations in the same order as torch::optim::AdamW, so equal to it in
+/// float32
+///          and float64; half-precision parameters are computed in float32 and rounded once.
+/// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
+/// @param step t, counted from 1.
+inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
+                              const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq, int64_t step,
+                              double lr, double beta1, double beta2, double eps,
+                              double weight_decay) {
+  const double t = static_cast<double>(step);
+  const double correction1 = 1.0 - std::pow(beta1, t);
+  const double correction2 = 1.0 - std::pow(beta2, t);
+  AdamWResult result;
+  result.exp_avg = exp_avg.mul(beta1).add_(gradient, 1.0 - beta1);
+  result.exp_avg_sq = exp_avg_sq.mul(beta2).addcmul_(gradient, gradient, 1.0 - beta2);
+  const at::Tensor denominator = result.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(eps);
+  result.parameter = parameter.to(exp_avg.scalar_type())
+                         .mul(1.0 - lr * weight_decay)
+                         .addcdiv_(result.exp_avg, denominator, -lr / correction1);
+  return result;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The generator of coefficients: per-step quintics that minimize the expected singular-value error
+// on a spectrum (spectrum.hpp) and pass validation (coefficient_validation.hpp). ROOT, arXiv
+// 2511.20626, "AdaNewton", says that coefficients should fit the matrix shape, not how to find them.
+#pragma once
+
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <root_optim/coefficient_validation.hpp>
+#include <root_optim/quintic.hpp>
+#include <root_optim/spectrum.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// The odd quintic closest to 1 on [low, high] in the maximum norm, by Remez exchange.
+/// @param error set to the largest deviation, if given
+/// @throws c10::Error unless 0 < low <= high.
+inline Quintic minimax_quintic(double low, double high, double* error = nullptr) {
+  TORCH_CHECK(low > 0 && low <= high,
+              "root_optim::minimax_quintic: expected 0 < low <= high, got ", low, " and ", high);
+  const double l = low / high;
+  Quintic p{15.0 / 8, -10.0 / 8, 3.0 / 8};  // the limit l → 1, where the equations are singular
+  double e = 0;
+  if (l < 1 - 1e-4) {
+    // Alternation at l < q < r < 1: p = 1 − e, 1 + e, 1 − e, 1 + e. With y = x², p(x)/x is a
+    // parabola in y; divided differences eliminate it.
+    double q = (3 * l + 1) / 4, r = (l + 3) / 4;
+    double previous = -1;
+    for (int iteration = 0; iteration < 100; ++iteration) {
+      const double x[4] = {l, q, r, 1};
+      double one = 0, sign = 0;  // third divided differences of 1/x and ∓1/x over y
+      for (int i = 0; i < 4; ++i) {
+        double denominator = x[i];
+        for (int j = 0; j < 4; ++j) {
+          if (j != i) denominator *= x[i] * x[i] - x[j] * x[j];
+        }
+        one += 1 / denominator;
+        sign += (i % 2 == 0 ? -1 : 1) / denominator;
+      }
+      e = -one / sign;
+      // Newton's form through the first three points.
+      double y[3], f[3];
+      for (int i = 0; i < 3; ++i) {
+        y[i] = x[i] * x[i];
+        f[i] = (1 + (i % 2 == 0 ? -e : e)) / x[i];
+      }
+      const double f01 = (f[1] - f[0]) / (y[1] - y[0]), f12 = (f[2] - f[1]) / (y[2] - y[1]);
+      p.c = (f12 - f01) / (y[2] - y[0]);
+      p.b = f01 - p.c * (y[0] + y[1]);
+      p.a = f[0] - y[0] * (p.b + p.c * y[0]);
+      double critical[2];
+      if (detail::critical_points(p, critical) < 2) break;
+      q = critical[0];
+      r = critical[1];
+      if (std::abs(e - previous) <= 1e-15) break;
+      previous = e;
+    }
+  }
+  if (error != nullptr) *error = e;
+  const double s = 1 / high, s2 = s * s;
+  return {p.a * s, p.b * s * s2, p.c * s * s2 * s2};
+}
+
+/// What `design_schedule` is asked for beside the spectrum.
+struct DesignOptions {
+  int64_t steps = 5;  ///< 1 to 16
+  /// The check that the result passes. The default serves float32 and bfloat16 alike.
+  ValidationOptions validation =
+      ValidationOptions::for_precision(Precision::BFloat16, NormKind::Schatten8);
+  /// Largest number of Levenberg–Marquardt iterations, over all starts.
+  int64_t max_iterations = 240;
+};
+
+/// A designed schedule with its figures.
+struct Design {
+  Schedule schedule;
+  double mse = 0;  ///< expected_mse on the spectrum it was designed for
+  ValidationReport report;
+  int64_t iterations = 0;
+};
+
+namespace detail {
+
+/// The least-squares problem of a design, in the gauge where every step maps [0, 1] into
+/// (0, limit]: the scale between two steps is free, and so chosen that forward invariance becomes
+/// four bounds on each triple by itself.
+class DesignProblem {
+ public:
+  DesignProblem(const Spectrum& spectrum, const DesignOptions& options)
+      : steps_(static_cast<size_t>(options.steps)),
+        inflate_(1 + options.validation.margin + 1e-6),  // more than rounding can eat
+        floor_(2 * options.validation.sign_floor) {
+    start_ = (1 + options.validation.start_slack) * inflate_;
+    output_ = options.validation.output_bound / inflate_ * (1 - 1e-6);
+    for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
+      // Weights below 1e-18 cannot move the fit.
+      if (spectrum.weight[i] < 1e-18) continue;
+      x_.push_back(spectrum.sigma[i] / start_);
+      root_weight_.push_back(std::sqrt(spectrum.weight[i]));
+    }
+  }
+
+  size_t dimension() const { return 3 * steps_; }
+
+  /// The minimax composition for [low, 1]: Polar Express in this gauge.
+  std::vector<double> start(double low) const {
+    std::vector<double> theta;
+    for (size_t t = 0; t < steps_; ++t) {
+      const bool last = t + 1 == steps_;
+      double e = 0;
+      // Below this the local minimum would fall under the floor.
+      const double l = std::max(low, 0.5 * floor_ + 1e-6);
+      const Quintic p = minimax_quintic(l, 1, &e);
+      const double top = 1 + e;
+      const double scale = last ? std::min(1.0, output_ / top) : 1 / (top * inflate_);
+      theta.insert(theta.end(), {p.a * scale, p.b * scale, p.c * scale});
+      low = std::min(evaluate(p, std::min(low, 1.0)), 1 - e) * scale;
+    }
+    return theta;
+  }
+
+  /// Sum of squares: weighted errors plus penalty × squared violations. With `gradient` and `hessian`
+  /// (lower triangle, Gauss–Newton) also JᵀR and JᵀJ.
+  double evaluate_at(const std::vector<double>& theta, double penalty, double* gradient,
+                     double* hessian) const {
+    const size_t d = dimension();
+    if (gradient != nullptr) {
+      std::fill(gradient, gradient + d, 0.0);
+      std::fill(hessian, hessian + d * d, 0.0);
+    }
+    double cost = 0;
+    std::array<double, 3 * 16> row{};
+    std::array<double, 17> z{};
+    for (size_t i = 0; i < x_.size(); ++i) {
+      z[0] = x_[i];
+      for (size_t t = 0; t < steps_; ++t) {
+        const double y = z[t] * z[t];
+        z[t + 1] = z[t] * (theta[3 * t] + y * (theta[3 * t + 1] + y * theta[3 * t + 2]));
+      }
+      const double residual = root_weight_[i] * (z[steps_] - 1);
+      cost += residual * residual;
+      if (gradient == nullptr) continue;
+      double chain = root_weight_[i];
+      for (size_t t = steps_; t-- > 0;) {
+        const double y = z[t] * z[t];
+        row[3 * t] = chain * z[t];
+        row[3 * t + 1] = row[3 * t] * y;
+        row[3 * t + 2] = row[3 * t + 1] * y;
+        chain *= theta[3 * t] + y * (3 * theta[3 * t + 1] + y * 5 * theta[3 * t + 2]);
+      }
+      add_row(row.data(), 0, d, residual, gradient, hessian);
+    }
+    for (size_t t = 0; t < steps_; ++t) {
+      cost += bounds(theta, t, penalty, gradient, hessian);
+    }
+    return cost;
+  }
+
+  /// The schedule of theta, rescaled so that every interval fits exactly.
+  Schedule schedule(const std::vector<double>& theta) const {
+    Schedule result;
+    double end = start_, scale = 1 / start_;
+    for (size_t t = 0; t < steps_; ++t) {
+      const double s2 = scale * scale;
+      Quintic p{theta[3 * t] * scale, theta[3 * t + 1] * scale * s2,
+                theta[3 * t + 2] * scale * s2 * s2};
+      const double top = range_of(p, 0, end).max;
+      if (t + 1 == steps_ && top > output_) {
+        const double k = output_ / top;
+        p = {p.a * k, p.b * k, p.c * k};
+      }
+      result.push_back(p);
+      end = top * inflate_;
+      scale = end > 1 ? 1 / end : 1;
+      end = end > 1 ? end : 1;
+    }
+    return result;
+  }
+
+ private:
+  void add_row(const double* row, size_t begin, size_t end, double residual, double* gradient,
+               double* hessian) const {
+    const size_t d = dimension();
+    for (size_t i = begin; i < end; ++i) {
+      gradient[i] += row[i] * residual;
+      double* h = hessian + i * d;
+      for (size_t j = begin; j <= i; ++j) h[j] += row[i] * row[j];
+    }
+  }
+
+  /// Bounds of step t on [0, 1]: local maximum and end below the limit, local minimum and end above
+  /// the floor. By the envelope theorem the derivative at a critical point is that of the value.
+  double bounds(const std::vector<double>& theta, size_t t, double penalty, double* gradient,
+                double* hessian) const {
+    const Quintic p{theta[3 * t], theta[3 * t + 1], theta[3 * t + 2]};
+    const double limit = t + 1 == steps_ ? output_ : 1 / inflate_;
+    double points[3] = {1, 0, 0};
+    int count = critical_points(p, points + 1);
+    double cost = 0;
+    for (int i = 0; i <= count; ++i) {
+      const double x = points[i];
+      if (x > 1) continue;
+      const double value = evaluate(p, x);
+      double violation = 0;
+      if (value > limit) violation = value - limit;
+      if (value < floor_ * limit) violation = value - floor_ * limit;
+      if (violation == 0) continue;
+      const double root = std::sqrt(penalty), residual = root * violation;
+      cost += residual * residual;
+      if (gradient == nullptr) continue;
+      std::array<double, 3 * 16> row{};
+      row[3 * t] = root * x;
+      row[3 * t + 1] = root * x * x * x;
+      row[3 * t + 2] = row[3 * t + 1] * x * x;
+      add_row(row.data(), 3 * t, 3 * t + 3, residual, gradient, hessian);
+    }
+    return cost;
+  }
+
+  size_t steps_;
+  double inflate_, floor_, start_ = 1, output_ = 1;
+  std::vector<double> x_, root_weight_;
+};
+
+/// Solves (H + damping · diag) s = g by Cholesky; H is the lower triangle, kept. False if H is not
+/// positive definite to rounding.
+inline bool solve_damped(const std::vector<double>& hessian, const std::vector<double>& gradient,
+                         double damping, size_t d, std::vector<double>& factor,
+                         std::vector<double>& step) {
+  factor = hessian;
+  double largest = 0;
+  for (size_t i = 0; i < d; ++i) largest = std::max(largest, hessian[i * d + i]);
+  for (size_t i = 0; i < d; ++i) {
+    factor[i * d + i] += damping * (hessian[i * d + i] + 1e-9 * largest);
+  }
+  for (size_t i = 0; i < d; ++i) {
+    double* fi = factor.data() + i * d;
+    for (size_t j = 0; j <= i; ++j) {
+      const double* fj = factor.data() + j * d;
+      double sum = fi[j];
+      for (size_t k = 0; k < j; ++k) sum -= fi[k] * fj[k];
+      if (j < i) {
+        fi[j] = sum / fj[j];
+      } else {
+        if (!(sum > 1e-300)) return false;
+        fi[i] = std::sqrt(sum);
+      }
+    }
+  }
+  step = gradient;
+  for (size_t i = 0; i < d; ++i) {
+    for (size_t k = 0; k < i; ++k) step[i] -= factor[i * d + k] * step[k];
+    step[i] /= factor[i * d + i];
+  }
+  for (size_t i = d; i-- > 0;) {
+    for (size_t k = i + 1; k < d; ++k) step[i] -= factor[k * d + i] * step[k];
+    step[i] /= factor[i * d + i];
+  }
+  return true;
+}
+
+/// Levenberg–Marquardt from theta, in place; returns the cost. Counts iterations down in `budget`.
+inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
+                                  std::vector<double>& theta, int64_t& budget,
+                                  double tolerance) {
+  const size_t d = problem.dimension();
+  std::vector<double> gradient(d), hessian(d * d), factor, step, trial(d);
+  double damping = 1e-3;
+  double cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
+  int stalled = 0;
+  while (budget > 0 && cost > 1e-18) {
+    --budget;
+    bool accepted = false;
+    for (int attempt = 0; attempt < 12 && !accepted; ++attempt) {
+      if (solve_damped(hessian, gradient, damping, d, factor, step)) {
+        for (size_t i = 0; i < d; ++i) trial[i] = theta[i] - step[i];
+        const double next = problem.evaluate_at(trial, penalty, nullptr, nullptr);
+        if (next < cost) {
+          accepted = true;
+          stalled = cost - next < tolerance * cost ? stalled + 1 : 0;
+          theta.swap(trial);
+          damping = std::max(1e-12, damping * 0.2);
+          break;
+        }
+      }
+      damping *= 4;
+    }
+    if (!accepted || stalled >= 4) break;
+    cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
+  }
+  return problem.evaluate_at(theta, penalty, nullptr, nullptr);
+}
+
+}  // namespace detail
+
+/// Designs per-step coefficients for a spectrum.
+///
+/// Math:       minimize Σ w_i (p_T∘…∘p_1(σ_i) − 1)² over the 3T coefficients, subject to
+///             `validate_schedule`.
+/// Algorithm:  minimax compositions (Polar Express, arXiv 2505.16932) for several lower ends, each
+///             refined by Levenberg–Marquardt with analytic derivatives, bounds as quadratic
+///             penalties in three rounds; then intervals are rescaled to fit exactly, validated, and
+///             the best valid one returned.
+/// Degenerate: if no refined candidate is valid, the best minimax composition is returned.
+/// Complexity: O(iterations × nodes × (3T)²).
+/// Determinism: float64, sequential, no random numbers: the same result for the same compiler flags.
+/// @throws c10::Error for other than 1 to 16 steps, an empty spectrum, or if nothing valid is found.
+inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& options = {}) {
+  TORCH_CHECK(options.steps >= 1 && options.steps <= 16,
+              "root_optim::design_schedule: expected 1 to 16 steps, got ", options.steps);
+  TORCH_CHECK(!spectrum.sigma.empty() && spectrum.sigma.size() == spectrum.weight.size(),
+              "root_optim::design_schedule: expected a spectrum with nodes, got ",
+              spectrum.sigma.size(), " nodes and ", spectrum.weight.size(), " weights");
+  const detail::DesignProblem problem(spectrum, options);
+  Design best;
+  const auto consider = [&](const std::vector<double>& theta) {
+    Schedule schedule = problem.schedule(theta);
+    const double mse = expected_mse(schedule, spectrum);
+    if (!best.schedule.empty() && !(mse < best.mse)) return;
+    ValidationReport report = validate_schedule(schedule, options.validation);
+    if (!report.valid) return;
+    best.schedule = std::move(schedule);
+    best.mse = mse;
+    best.report = std::move(report);
+  };
+
+  struct Candidate {
+    double cost;
+    std::vector<double> theta;
+  };
+  std::vector<Candidate> candidates;
+  int64_t budget = options.max_iterations;
+  const double deepest = std::pow(4.0, -static_cast<double>(options.steps));
+  for (double low = 0.5 * deepest; low < 0.9; low *= 3) {
+    Candidate c{0, problem.start(low)};
+    consider(c.theta);
+    int64_t share = std::min<int64_t>(budget, options.max_iterations / 24);
+    budget -= share;
+    c.cost = detail::levenberg_marquardt(problem, 10, c.theta, share, 1e-3);
+    consider(c.theta);
+    budget += share;
+    candidates.push_back(std::move(c));
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& l, const Candidate& r) { return l.cost < r.cost; });
+  candidates.resize(std::min<size_t>(candidates.size(), 2));
+  for (Candidate& c : candidates) {
+    int64_t share = budget / 2;
+    budget -= share;
+    for (const double penalty : {10.0, 1e3, 1e5}) {
+      detail::levenberg_marquardt(problem, penalty, c.theta, share, 1e-6);
+      consider(c.theta);
+    }
+    budget += share;
+  }
+  TORCH_CHECK(!best.schedule.empty(),
+              "root_optim::design_schedule: expected constraints that some schedule satisfies");
+  best.iterations = options.max_iterations - budget;
+  return best;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// A finiteness test that survives -ffast-math, under which compilers assume std::isfinite is true.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// Whether `value` is neither infinite nor NaN, decided on its bits.
+inline bool is_finite(double value) {
+  std::uint64_t bits = 0;
+  static_assert(sizeof bits == sizeof value, "double must have 64 bits");
+  std::memcpy(&bits, &value, sizeof bits);
+  constexpr std::uint64_t exponent = 0x7ff0000000000000;
+  return (bits & exponent) != exponent;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The r-th and (r+1)-th smallest |x| of each matrix of a batch, by selection on the CPU and by
+// sorting elsewhere. soft_threshold.hpp turns them into a quantile.
+#pragma once
+
+#include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
+#include <ATen/Parallel.h>  // parallel_for
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sort.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// Two neighbors in ascending order of |x|.
+template <class T>
+struct OrderedPair {
+  T lower;
+  T upper;
+};
+
+/// The elements of rank `rank` and min(rank + 1, n − 1) among |x[0]|, …, |x[n − 1]|, counted from
+/// 0.
+///
+/// For a floating-point number with its sign bit cleared the order of values is the order of bits,
+/// so one pass counts the numbers by their leading bits (exponent and four bits of mantissa), a
+/// second collects the few in the class that holds the rank, and only those are ordered. NaN sorts
+/// last.
+template <class T>
+OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
+  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+  constexpr int kept_bits = sizeof(T) == 8 ? 11 + 4 : 8 + 4;
+  constexpr int shift = static_cast<int>(sizeof(T)) * 8 - 1 - kept_bits;
+  constexpr size_t classes = size_t{1} << kept_bits;
+  constexpr Bits sign = Bits{1} << (sizeof(T) * 8 - 1);
+  const auto magnitude = [x](int64_t i) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    return static_cast<Bits>(bits & ~sign);
+  };
+
+  // Integer counts: the result does not depend on how the work is shared out.
+  const int64_t tasks = std::max<int64_t>(
+      1, std::min<int64_t>(at::in_parallel_region() ? 1 : at::get_num_threads(), n / 65536));
+  std::vector<std::vector<int64_t>> counts(static_cast<size_t>(tasks),
+                                           std::vector<int64_t>(classes, 0));
+  at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      int64_t* count = counts[static_cast<size_t>(task)].data();
+      for (int64_t i = n * task / tasks; i < n * (task + 1) / tasks; ++i) {
+        ++count[magnitude(i) >> shift];
+      }
+    }
+  });
+
+  size_t cell = 0;
+  int64_t below = 0;
+  const auto count_of = [&counts](size_t index) {
+    int64_t sum = 0;
+    for (const auto& count : counts) sum += count[index];
+    return sum;
+  };
+  for (int64_t here = count_of(0); below + here <= rank; here = count_of(++cell)) below += here;
+
+  std::vector<Bits> members;
+  members.reserve(static_cast<size_t>(count_of(cell)));
+  Bits next_cell = std::numeric_limits<Bits>::max();  // smallest magnitude above the class
+  for (int64_t i = 0; i < n; ++i) {
+    const Bits value = magnitude(i);
+    if ((value >> shift) == cell) {
+      members.push_back(value);
+    } else if ((value >> shift) > cell) {
+      next_cell = std::min(next_cell, value);
+    }
+  }
+  const auto found = members.begin() + (rank - below);
+  std::nth_element(members.begin(), found, members.end());
+  Bits upper = *found;
+  if (rank + 1 < n) {
+    upper = found + 1 != members.end() ? *std::min_element(found + 1, members.end()) : next_cell;
+  }
+  OrderedPair<T> pair;
+  std::memcpy(&pair.lower, &*found, sizeof(T));
+  std::memcpy(&pair.upper, &upper, sizeof(T));
+  return pair;
+}
+
+/// The |x| of ranks `rank` and min(rank + 1, N − 1) in each matrix, counted from 0 in ascending
+/// order.
+///
+/// Shapes:   x: [k, m, n], float32 or float64, N = m·n >= 1 -> two tensors [k, 1, 1] of x's dtype.
+/// Complexity: CPU: three passes over x, O(N) whatever the values. Elsewhere: one sort of |x|.
+///           No host synchronization, no limit on N.
+inline std::pair<at::Tensor, at::Tensor> abs_order_statistics(const at::Tensor& x, int64_t rank) {
+  const int64_t k = x.size(0), n = x.size(1) * x.size(2);
+  if (!x.device().is_cpu()) {
+    const at::Tensor sorted = std::get<0>(at::sort(at::abs(x.reshape({k, n})), 1));
+    return {sorted.narrow(1, rank, 1).unsqueeze(2),
+            sorted.narrow(1, std::min(rank + 1, n - 1), 1).unsqueeze(2)};
+  }
+  at::Tensor lower = at::empty({k, 1, 1}, x.options());
+  at::Tensor upper = at::empty({k, 1, 1}, x.options());
+  const at::Tensor data = x.contiguous();
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "root_optim::abs_order_statistics", [&] {
+    const scalar_t* values = data.data_ptr<scalar_t>();
+    scalar_t* lowers = lower.data_ptr<scalar_t>();
+    scalar_t* uppers = upper.data_ptr<scalar_t>();
+    for (int64_t i = 0; i < k; ++i) {
+      const OrderedPair<scalar_t> pair = select_abs(values + i * n, n, rank);
+      lowers[i] = pair.lower;
+      uppers[i] = pair.upper;
+    }
+  });
+  return {lower, upper};
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

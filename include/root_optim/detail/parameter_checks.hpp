@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What the optimizer asks of parameters and gradients before it touches anything, the rule that a
+// parameter follows, and how messages name it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include <root_optim/layout.hpp>
+#include <root_optim/options.hpp>  // Rule
+#include <root_optim/suitability.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// "parameter 'blocks.0.mlp.weight' (group 0, index 3, shape [64, 16])", for messages.
+inline std::string describe(const at::Tensor& parameter, size_t group, size_t index,
+                            const std::vector<std::string>& names) {
+  std::string text = "parameter ";
+  if (index < names.size()) text += "'" + names[index] + "' ";
+  text += "(group " + std::to_string(group) + ", index " + std::to_string(index);
+  if (parameter.defined()) text += c10::str(", shape ", parameter.sizes());
+  return text + ")";
+}
+
+inline at::ScalarType state_dtype(const at::Tensor& parameter) {
+  return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+/// What any rule asks of a parameter.
+inline void check_parameter(const at::Tensor& parameter, const std::string& where) {
+  TORCH_CHECK(parameter.defined(), "root_optim::Optimizer: expected a defined tensor, got none at ",
+              where);
+  TORCH_CHECK(parameter.is_leaf(), "root_optim::Optimizer: expected a leaf tensor, got ", where,
+              ", the result of an operation");
+  TORCH_CHECK(parameter.layout() == c10::kStrided,
+              "root_optim::Optimizer: expected a strided tensor, got ", where, " of layout ",
+              parameter.layout());
+  TORCH_CHECK(at::isFloatingType(parameter.scalar_type()),
+              "root_optim::Optimizer: expected a real floating-point tensor, got ", where,
+              " of dtype ", c10::toString(parameter.scalar_type()));
+}
+
+/// What any rule asks of a gradient.
+inline void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient,
+                           const std::string& where) {
+  TORCH_CHECK(gradient.layout() == c10::kStrided,
+              "root_optim::Optimizer: expected a strided gradient, got layout ", gradient.layout(),
+              " for ", where);
+  TORCH_CHECK(gradient.sizes() == parameter.sizes(),
+              "root_optim::Optimizer: expected a gradient of the parameter's shape, got ",
+              gradient.sizes(), " for ", where);
+  TORCH_CHECK(at::isFloatingType(gradient.scalar_type()),
+              "root_optim::Optimizer: expected a real floating-point gradient, got dtype ",
+              c10::toString(gradient.scalar_type()), " for ", where);
+  TORCH_CHECK(gradient.device() == parameter.device(),
+              "root_optim::Optimizer: expected a gradient on ", parameter.device(), ", got ",
+              gradient.device(), " for ", where);
+}
+
+/// The rule that a parameter follows: its group's, or, with Auto, by its shape.
+/// @throws c10::Error if the layout does not fit, or for Orthogonalized below rank 2.
+inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& parameter,
+                         const std::string& where) {
+  if (rule == Rule::AdamW) return rule;
+  TORCH_CHECK(rule == Rule::Auto || parameter.dim() >= 2,
+              "root_optim::Optimizer: expected rank >= 2 under Rule::Orthogonalized, got ", where);
+  if (rule == Rule::Auto) {
+    return suitability(parameter.sizes(), layout).orthogonalize ? Rule::Orthogonalized
+                                                                : Rule::AdamW;
+  }
+  matrix_shapes(parameter.sizes(), layout);  // throws if the layout does not fit
+  return rule;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Checks of tensors and compute dtypes that several policies share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <optional>
+#include <string>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+inline void check_compute_dtype(const std::optional<at::ScalarType>& dtype, const char* who) {
+  TORCH_CHECK(!dtype || *dtype == at::kDouble || *dtype == at::kFloat || *dtype == at::kBFloat16,
+              "root_optim::", who,
+              ": expected compute_dtype to be float64, float32 or bfloat16, got ",
+              c10::toString(*dtype));
+}
+
+inline std::string dtype_name(const std::optional<at::ScalarType>& dtype) {
+  return dtype ? c10::toString(*dtype) : "auto";
+}
+
+inline std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    if (name == c10::toString(dtype)) return dtype;
+  }
+  TORCH_CHECK(false,
+              "root_optim: expected a compute dtype of Double, Float, BFloat16 or auto, got '",
+              name, "'");
+}
+
+/// Refuses anything but a strided real floating-point tensor of rank >= 2.
+inline void check_matrices(const at::Tensor& x, const char* who) {
+  TORCH_CHECK(x.defined(), "root_optim::", who, ": expected a matrix, got an undefined tensor");
+  TORCH_CHECK(x.layout() == c10::kStrided, "root_optim::", who,
+              ": expected a strided tensor, got layout ", x.layout());
+  TORCH_CHECK(at::isFloatingType(x.scalar_type()), "root_optim::", who,
+              ": expected a real floating-point tensor, got dtype ",
+              c10::toString(x.scalar_type()));
+  TORCH_CHECK(x.dim() >= 2, "root_optim::", who, ": expected a tensor of rank >= 2, got shape ",
+              x.sizes());
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Ground truth for tests and for looking into a training run: errors of an orthogonalization
+// against the exact polar factor (exact_polar.hpp), and a report of what the next step would do.
+// Everything here computes singular values in float64 and synchronizes with the host; nothing
+// changes an optimizer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // NoGradGuard
+#include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <root_optim/detail/parameter_checks.hpp>
+#include <root_optim/detail/state_key.hpp>
+#include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/exact_polar.hpp>
+#include <root_optim/layout.hpp>
+#include <root_optim/momentum.hpp>
+#include <root_optim/optimizer.hpp>
+#include <root_optim/policy.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// ‖X − Y‖_F / ‖Y‖_F in float64, over all dimensions; ‖X‖_F if Y is zero.
+///
+/// With Y the exact polar factor of what X orthogonalizes, this is the relative error of the paper,
+/// and the root of `singular_value_mse` where X and Y share singular vectors.
+inline double relative_error(const at::Tensor& x, const at::Tensor& truth) {
+  TORCH_CHECK(x.sizes() == truth.sizes(),
+              "root_optim::relative_error: expected tensors of one shape, got ", x.sizes(), " and ",
+              truth.sizes());
+  const at::Tensor exact = truth.to(at::kDouble);
+  const double error = x.to(at::kDouble).sub(exact).norm().item<double>();
+  const double norm = exact.norm().item<double>();
+  return norm > 0 ? error / norm : error;
+}
+
+/// The singular values of a matrix, or of each matrix of a batch, in float64, descending.
+/// Shapes: [..., m, n] -> [..., min(m, n)].
+inline at::Tensor singular_values(const at::Tensor& x) {
+  detail::check_matrices(x, "singular_values");
+  return at::linalg_svdvals(x.to(at::kDouble));
+}
+
+/// mean (σ − 1)² over the singular values σ of an orthogonalized matrix X, or of a batch of them.
+///
+/// For X made from a rank-deficient matrix the zero directions count with 1; compare with
+/// `exact_polar` there.
+inline double singular_value_mse(const at::Tensor& x) {
+  return singular_values(x).sub_(1.0).square_().mean().item<double>();
+}
+
+/// What the next step would do to one matrix, with the current gradients.
+struct MatrixReport {
+  std::string name;  ///< the parameter's name, or "group g, index i"
+  int64_t block;     ///< which of the parameter's matrices
+  int64_t rows, cols;
+  double threshold;            ///< ε of the filter; infinite if the filter has none
+  double outlier_share;        ///< share of entries of U that the filter changes
+  double outlier_norm;         ///< ‖U − B‖_F / ‖U‖_F
+  double direction_cosine;     ///< cosine between the exact polar factors of B and of U
+  double spectral_norm;        ///< σ_max of the orthogonalized matrix X
+  double relative_error;       ///< of X against the exact polar factor of B
+  double learning_rate_scale;  ///< lr is multiplied by this for the matrix
+};
+
+/// Reports what `optimizer.step()` would do now, matrix by matrix; parameters without a gradient
+/// and those of the AdamW rule are left out.
+///
+/// Changes nothing. Complexity: two SVDs a matrix.
+template <class F, class O>
+std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
+  using Options = OrthogonalizedOptions<F, O>;
+  at::NoGradGuard no_grad;
+  std::vector<MatrixReport> reports;
+  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+    const auto& group = optimizer.param_groups()[g];
+    const auto& options = dynamic_cast<const Options&>(group.options());
+    for (size_t i = 0; i < group.params().size(); ++i) {
+      const at::Tensor& parameter = group.params()[i];
+      const std::string where = detail::describe(parameter, g, i, options.names());
+      if (!parameter.grad().defined() || parameter.numel() == 0) continue;
+      if (detail::resolve_rule(options.rule(), options.layout(), parameter, where) == Rule::AdamW) {
+        continue;
+      }
+      const at::Tensor gradient = parameter.grad().to(detail::state_dtype(parameter));
+      at::Tensor buffer = at::zeros_like(gradient);
+      const auto found = optimizer.state().find(detail::state_key(parameter));
+      if (found != optimizer.state().end()) {
+        const auto& state = dynamic_cast<const ParamState&>(*found->second);
+        if (state.momentum_buffer().defined()) buffer = state.momentum_buffer().to(gradient);
+      }
+      const at::Tensor update = accumulate_momentum(buffer, gradient, options.momentum(),
+                                                    options.momentum_form(), options.nesterov())
+                                    .update.contiguous();
+      int64_t block = 0;
+      for (const at::Tensor& view : block_views(update.unsqueeze(0), options.layout())) {
+        const at::Tensor matrices = block_matrices(view, options.layout());
+        for (int64_t k = 0; k < matrices.size(0); ++k) {
+          const at::Tensor u = matrices.narrow(0, k, 1);
+          const at::Tensor b = options.filter()(u);
+          const at::Tensor x = options.orthogonalizer()(b);
+          const at::Tensor truth = exact_polar(b);
+          MatrixReport report{};
+          report.name = i < options.names().size() ? options.names()[i]
+                                                   : fmt::format("group {}, index {}", g, i);
+          report.block = block++;
+          report.rows = u.size(1);
+          report.cols = u.size(2);
+          report.threshold = std::numeric_limits<double>::infinity();
+          if constexpr (detail::has_threshold<F>::value) {
+            report.threshold = options.filter().threshold(u).template item<double>();
+          }
+          const double entries = static_cast<double>(u.numel());
+          report.outlier_share = u.ne(b).sum().item().toDouble() / entries;
+          report.outlier_norm = root_optim::relative_error(b, u);
+          const at::Tensor unsplit = exact_polar(u);
+          const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
+          report.direction_cosine =
+              norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
+          report.spectral_norm = singular_values(x).max().item<double>();
+          report.relative_error = root_optim::relative_error(x, truth);
+          report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
+          reports.push_back(std::move(report));
+        }
+      }
+    }
+  }
+  return reports;
+}
+
+/// The reports as a table, a line each.
+inline std::string to_string(const std::vector<MatrixReport>& reports) {
+  size_t width = 9;
+  for (const MatrixReport& report : reports) width = std::max(width, report.name.size());
+  std::string table =
+      fmt::format("{:<{}} {:>5} {:>11} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n", "parameter",
+                  width, "block", "shape", "threshold", "outliers", "‖O‖/‖U‖", "cosine",
+                  "sigma_max", "error", "lr scale");
+  for (const MatrixReport& r : reports) {
+    table += fmt::format(
+        "{:<{}} {:>5} {:>11} {:>10.3e} {:>8.2f}% {:>9.4f} {:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
+        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.threshold,
+        100 * r.outlier_share, r.outlier_norm, r.direction_cosine, r.spectral_norm,
+        r.relative_error, r.learning_rate_scale);
+  }
+  return table;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The Newton–Schulz iteration: `orthogonalize`, the one iteration of this library, and
+// NewtonSchulz, the policy that runs it with a named or given set of coefficients. The sets are in
+// coefficients.hpp; the policy with coefficients per matrix shape is in ada_newton.hpp; the exact
+// factor, by SVD, is in exact_polar.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <c10/core/ScalarType.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK, TORCH_WARN_ONCE
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <root_optim/coefficient_validation.hpp>
+#include <root_optim/coefficients.hpp>
+#include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/policy.hpp>  // Fields
+
+namespace root_optim {
+inline namespace v0 {
+
+/// How a matrix is scaled before the first step so that its singular values lie in [0, 1].
+enum class Normalization {
+  /// X / max(‖X‖_F, ε): torch.optim.Muon.
+  FrobeniusFloor,
+  /// X / (‖X‖_F + ε): ROOT as published.
+  FrobeniusPlus,
+  /// X / ‖X‖_S8, the Schatten-8 norm (Σσ⁸)^⅛ = ‖(XXᵀ)²‖_F^¼, from products that the first step
+  /// forms
+  /// anyway. Never below σ_max and much closer to it than ‖X‖_F: for a Gaussian 2048² worth about
+  /// one step. Scale invariant: no absolute ε.
+  Schatten8
+};
+
+/// Settings of `orthogonalize` beside the coefficients.
+struct OrthogonalizeOptions {
+  Normalization normalization = Normalization::Schatten8;
+  /// ε of the Frobenius kinds, absolute, as published. Range: finite, >= 0.
+  double eps = 1e-7;
+  /// Dtype of the products: float64, float32 or bfloat16. Default: `default_compute_dtype`.
+  std::optional<at::ScalarType> compute_dtype = std::nullopt;
+  /// Run coefficients that fail validation all the same, with one warning per process: for
+  /// reproducing published sets only. The output is then unbounded.
+  bool allow_unsafe = false;
+};
+
+/// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA and float32 elsewhere.
+inline at::ScalarType default_compute_dtype(const at::Tensor& x) {
+  if (x.scalar_type() == at::kDouble) return at::kDouble;
+  return x.is_cuda() ? at::kBFloat16 : at::kFloat;
+}
+
+namespace detail {
+
+/// The floor that keeps a division by a norm of zero finite: the smallest normal number.
+inline double smallest_normal(at::ScalarType dtype) {
+  return dtype == at::kDouble ? std::numeric_limits<double>::min()
+                              : static_cast<double>(std::numeric_limits<float>::min());
+}
+
+/// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
+/// underflow whatever the scale of x.
+inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype) {
+  const double inf = std::numeric_limits<double>::infinity();
+  at::Tensor largest = at::linalg_vector_norm(x, inf, {1, 2}, /*keepdim=*/true);
+  largest.clamp_min_(smallest_normal(x.scalar_type()));
+  return x.div(largest).to(dtype);
+}
+
+/// x [k, m, n] over its Frobenius norm in the published form `kind`, in `dtype`. The norm is
+/// accumulated in float64: float32 squares overflow and underflow near 1e±20.
+inline at::Tensor scale_by_frobenius(const at::Tensor& x, Normalization kind, double eps,
+                                     at::ScalarType dtype) {
+  at::Tensor norm = at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);
+  if (kind == Normalization::FrobeniusFloor) {
+    norm.clamp_min_(eps);
+  } else {
+    norm.add_(eps);
+  }
+  // With ε = 0 a zero matrix must still stay zero.
+  norm.clamp_min_(smallest_normal(x.scalar_type()));
+  return x.div(norm.to(x.scalar_type())).to(dtype);
+}
+
+/// Refuses coefficients that fail the check of coefficient_validation.hpp for this dtype and norm.
+inline void require_valid(const Schedule& schedule, at::ScalarType dtype, bool schatten8,
+                          bool allow_unsafe) {
+  const Precision precision = dtype == at::kDouble     ? Precision::Float64
+                              : dtype == at::kBFloat16 ? Precision::BFloat16
+                                                       : Precision::Float32;
+  const auto limits = ValidationOptions::for_precision(
+      precision, schatten8 ? NormKind::Schatten8 : NormKind::Frobenius);
+  if (!allow_unsafe) {
+    check_schedule(schedule, limits, "root_optim::orthogonalize");
+  } else if (!validate_schedule(schedule, limits).valid) {
+    TORCH_WARN_ONCE(
+        "root_optim::orthogonalize: running coefficients that fail validation, as allow_unsafe "
+        "demands; some singular values may grow without bound");
+  }
+}
+
+/// Runs the iteration on x [k, m, n], m <= n, already in the compute dtype; x is overwritten.
+///
+/// Buffers are allocated once and exchanged: LibTorch's CPU allocator returns large blocks to the
+/// system, so a fresh tensor per product would pay for its pages every time.
+inline at::Tensor iterate(at::Tensor x, const Schedule& schedule, bool schatten8) {
+  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
+  at::Tensor gram = at::bmm(x, x.transpose(1, 2));  // A = XXᵀ, [k, m, m]
+  at::Tensor factor = at::empty_like(gram);         // bA + cA²
+  for (size_t t = 0; t < schedule.size(); ++t) {
+    const auto [a, b, c] = schedule[t];
+    if (t > 0) at::bmm_out(gram, x, x.transpose(1, 2));
+    if (t == 0 && schatten8) {
+      at::bmm_out(factor, gram, gram);  // A² of the matrix as scaled so far
+      // ‖A²‖_F = ‖X‖_S8⁴. Zero has norm zero and must stay zero: any floor does whose reciprocal
+      // times c is finite in float32.
+      const at::Tensor norm4 =
+          at::linalg_vector_norm(factor, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
+              .clamp_min_(1e-30);
+      const auto dtype = x.scalar_type();
+      x.mul_(norm4.pow(-0.25).to(dtype));
+      gram.mul_(norm4.pow(-0.5).mul_(b).to(dtype));
+      factor.mul_(norm4.reciprocal().mul_(c).to(dtype)).add_(gram);
+    } else {
+      at::baddbmm_out(factor, gram, gram, gram, /*beta=*/b, /*alpha=*/c);
+    }
+    at::baddbmm_out(next, x, factor, x, /*beta=*/a, /*alpha=*/1);  // X ← aX + (bA + cA²)X
+    std::swap(x, next);
+  }
+  return x;
+}
+
+}  // namespace detail
+
+/// Approximates the orthogonal polar factor UVᵀ of each matrix X = UΣVᵀ by Newton–Schulz iteration.
+///
+/// Math:      X ← X / ‖X‖;  for each triple (a, b, c) of the schedule:
+///            A = XXᵀ,  X ← aX + (bA + cA²)X, that is σ ← aσ + bσ³ + cσ⁵ on every singular value.
+/// Shapes:    x: [..., m, n] -> the same shape; m > n is transposed internally, without a copy.
+/// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in
+///            options.compute_dtype, returned in x's dtype. x is not modified.
+/// Guarantee: with coefficients that pass validation (coefficients.hpp) every singular value of the
+///            result lies in [0, output bound]; it is not exactly UVᵀ. Singular values far below
+///            σ_max are lifted by at most the product of the a's.
+/// Degenerate: zero gives zero; a rank-deficient matrix gives its partial isometry, approximately;
+///            empty gives empty; Inf or NaN in a matrix gives NaN in that matrix alone.
+/// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
+/// keep
+///            their published absolute ε.
+/// Complexity: steps × (4m²n + 2m³) FLOP for m <= n. Extra memory: two matrices m×n and two m×m in
+///            the compute dtype. No host synchronization.
+/// Determinism: repeatable for the same input, batch, device and number of threads.
+/// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
+/// @param schedule one triple per step, at least one.
+/// @throws c10::Error for other dtypes, layouts or ranks, and for coefficients that fail
+/// validation. Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
+inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
+                                const OrthogonalizeOptions& options = {}) {
+  detail::check_matrices(x, "orthogonalize");
+  detail::check_compute_dtype(options.compute_dtype, "orthogonalize");
+  TORCH_CHECK(detail::is_finite(options.eps) && options.eps >= 0,
+              "root_optim::orthogonalize: expected eps to be finite and >= 0, got ", options.eps);
+  const at::ScalarType dtype = options.compute_dtype.value_or(default_compute_dtype(x));
+  const bool schatten8 = options.normalization == Normalization::Schatten8;
+  detail::require_valid(schedule, dtype, schatten8, options.allow_unsafe);
+  if (x.numel() == 0) return x.clone();
+
+  const int64_t m = x.size(-2), n = x.size(-1);
+  at::Tensor matrices = x.reshape({-1, m, n});
+  if (m > n) matrices = matrices.transpose(1, 2);
+  // Half-precision inputs are normalized in float32; only then may the compute dtype round.
+  if (x.element_size() < 4) matrices = matrices.to(at::kFloat);
+  at::Tensor result = detail::iterate(
+      schatten8 ? detail::scale_by_max(matrices, dtype)
+                : detail::scale_by_frobenius(matrices, options.normalization, options.eps, dtype),
+      schedule, schatten8);
+  if (m > n) result = result.transpose(1, 2);
+  return result.to(x.scalar_type()).reshape(x.sizes());
+}
+
+/// Policy: Newton–Schulz with one coefficient set for every matrix shape.
+///
+/// The defaults are torch.optim.Muon's: jordan, five steps, FrobeniusFloor with ε = 1e-7 (in the
+/// compute dtype of `default_compute_dtype`, where torch.optim.Muon always takes bfloat16).
+///
+/// Example: see tests/unit/test_newton_schulz.cpp
+class NewtonSchulz {
+ public:
+  static constexpr const char* name = "newton_schulz";
+
+  /// The coefficient set. Default: CoefficientSet::jordan().
+  NewtonSchulz& coefficients(CoefficientSet set) {
+    coefficients_ = std::move(set);
+    return *this;
+  }
+  /// Number of steps, >= 1. Default: 5.
+  NewtonSchulz& steps(int64_t steps) {
+    steps_ = steps;
+    return *this;
+  }
+  /// Default: Normalization::FrobeniusFloor.
+  NewtonSchulz& normalization(Normalization normalization) {
+    options_.normalization = normalization;
+    return *this;
+  }
+  /// ε of the Frobenius kinds, finite and >= 0. Default: 1e-7.
+  NewtonSchulz& eps(double eps) {
+    options_.eps = eps;
+    return *this;
+  }
+  /// float64, float32, bfloat16 or nullopt for `default_compute_dtype`. Default: nullopt.
+  NewtonSchulz& compute_dtype(std::optional<at::ScalarType> dtype) {
+    options_.compute_dtype = dtype;
+    return *this;
+  }
+  /// See OrthogonalizeOptions::allow_unsafe. Default: false.
+  NewtonSchulz& allow_unsafe(bool allow) {
+    options_.allow_unsafe = allow;
+    return *this;
+  }
+
+  const CoefficientSet& coefficients() const { return coefficients_; }
+  int64_t steps() const { return steps_; }
+  Normalization normalization() const { return options_.normalization; }
+  double eps() const { return options_.eps; }
+  std::optional<at::ScalarType> compute_dtype() const { return options_.compute_dtype; }
+  bool allow_unsafe() const { return options_.allow_unsafe; }
+
+  /// @throws c10::Error if a setting is out of range. Coefficients are checked where they are used,
+  /// since they may depend on the shape and the margin on the dtype.
+  void validate() const {
+    TORCH_CHECK(steps_ >= 1, "root_optim::NewtonSchulz: expected steps >= 1, got ", steps_);
+    TORCH_CHECK(detail::is_finite(options_.eps) && options_.eps >= 0,
+                "root_optim::NewtonSchulz: expected eps to be finite and >= 0, got ", options_.eps);
+    detail::check_compute_dtype(options_.compute_dtype, "NewtonSchulz");
+  }
+  void serialize(Fields& out) const {
+    coefficients_.serialize(out);
+    out.set("steps", steps_);
+    out.set("normalization", static_cast<int64_t>(options_.normalization));
+    out.set("eps", options_.eps);
+    out.set("compute_dtype", detail::dtype_name(options_.compute_dtype));
+    out.set("allow_unsafe", options_.allow_unsafe);
+  }
+  void deserialize(const Fields& in) {
+    coefficients_.deserialize(in);
+    steps_ = in.get<int64_t>("steps");
+    options_.normalization = in.get_enum("normalization", Normalization::Schatten8);
+    options_.eps = in.get<double>("eps");
+    options_.compute_dtype = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
+    options_.allow_unsafe = in.get<bool>("allow_unsafe");
+  }
+
+  /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
+  at::Tensor operator()(const at::Tensor& x) const {
+    validate();
+    detail::check_matrices(x, "NewtonSchulz");
+    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options_);
+  }
+
+ private:
+  CoefficientSet coefficients_ = CoefficientSet::jordan();
+  int64_t steps_ = 5;
+  OrthogonalizeOptions options_ = {Normalization::FrobeniusFloor};
+};
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// OrthogonalizedOptimizer and its named forms Root, Muon and RootPaper: parameter groups, checks,
+// the order of a step and what is committed when. The mathematics of each stage is in momentum.hpp,
+// soft_threshold.hpp, newton_schulz.hpp, update.hpp and adamw.hpp; which parameter of a module
+// belongs where is in param_groups.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // NoGradGuard, AutoGradMode
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/optim/optimizer.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <root_optim/ada_newton.hpp>
+#include <root_optim/adamw.hpp>
+#include <root_optim/checkpoint.hpp>
+#include <root_optim/detail/parameter_checks.hpp>
+#include <root_optim/detail/state_key.hpp>
+#include <root_optim/layout.hpp>
+#include <root_optim/momentum.hpp>
+#include <root_optim/newton_schulz.hpp>
+#include <root_optim/options.hpp>
+#include <root_optim/soft_threshold.hpp>
+#include <root_optim/update.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+namespace detail {
+
+/// Parameters stacked into one batch hold at most this many elements together: small matrices gain
+/// from one call per batch, large ones only pay for the copy. A larger parameter is a batch of one.
+inline constexpr int64_t max_batch_elements = int64_t{1} << 20;
+
+/// Tensors of one shape along a new first dimension; a view when there is only one.
+inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
+  return tensors.size() == 1 ? tensors.front().unsqueeze(0) : at::stack(tensors);
+}
+
+}  // namespace detail
+
+/// Momentum, an outlier filter and orthogonalization for matrices; AdamW for everything else.
+///
+/// For a matrix parameter p (rows × cols as laid out) with gradient G, at each step:
+///     M ← μM + G (or the EMA form)                  momentum.hpp
+///     U = G + μM with Nesterov, else M
+///     B = filter(U)                                 soft_threshold.hpp: U = O + B
+///     X = orthogonalizer(B) ≈ the polar factor      ada_newton.hpp, newton_schulz.hpp,
+///     exact_polar.hpp p ← (1 − lr·λ) p − lr·s(rows, cols)·X         update.hpp: λ unscaled,
+///     applied once
+/// Any other parameter follows AdamW (adamw.hpp). `Rule` and `Layout` in the group's options
+/// decide; by default the shape does (suitability.hpp).
+///
+/// A drop-in torch::optim::Optimizer: the constructors of torch::optim::AdamW, groups with options
+/// of their own, closures, LRScheduler, zero_grad, torch::save and torch::load. Differences:
+///  - a group's options are complete, and kept as given on every LibTorch version;
+///  - the same tensor twice in one list counts once; in two groups it is an error;
+///  - add groups through this type: through torch::optim::Optimizer&, LibTorch >= 2.10 would
+///  replace
+///    their options, so step() refuses such groups.
+///
+/// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters).
+/// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, on any device, with
+///            any strides; gradients are never written.
+/// Errors:    step() checks all groups, parameters and gradients before it changes anything. Within
+/// a
+///            batch of equally shaped parameters results are computed aside and written last.
+/// Sync:      no host synchronization in step(), unless a policy (ExactPolar) has one.
+/// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
+/// Reference: ROOT, arXiv 2511.20626.
+///
+/// Example: see examples/quickstart.cpp
+template <class OutlierFilter, class Orthogonalizer>
+class OrthogonalizedOptimizer : public torch::optim::Optimizer {
+ public:
+  using Options = OrthogonalizedOptions<OutlierFilter, Orthogonalizer>;
+  using Group = torch::optim::OptimizerParamGroup;
+
+  /// Groups with options keep them; groups without take `defaults`.
+  /// @throws c10::Error as `add_param_group`.
+  explicit OrthogonalizedOptimizer(const std::vector<Group>& param_groups, Options defaults = {})
+      : Optimizer(std::vector<Group>{}, std::make_unique<Options>(checked(std::move(defaults)))) {
+    for (const Group& group : param_groups) add_param_group(group);
+  }
+  /// One group with `defaults`.
+  explicit OrthogonalizedOptimizer(std::vector<at::Tensor> params, Options defaults = {})
+      : OrthogonalizedOptimizer(std::vector<Group>{Group(std::move(params))}, std::move(defaults)) {
+  }
+
+  /// Adds a group of parameters; possible at any time.
+  /// @throws c10::Error if its options are of another type or out of range, if a parameter is
+  /// undefined, not a leaf, not strided, not real floating-point, does not fit the layout, has rank
+  /// < 2 under Rule::Orthogonalized, or belongs to another group. Nothing is added then.
+  void add_param_group(const Group& group);
+
+  /// Updates every parameter that has a gradient.
+  /// @param closure evaluated first, with gradients enabled, if given.
+  /// @return the closure's loss, or an undefined tensor.
+  /// @throws c10::Error as `add_param_group`, for a gradient that does not match its parameter, and
+  /// for groups that were not added through this type; nothing has changed then.
+  at::Tensor step(LossClosure closure = nullptr) override;
+
+  /// Writes state and options; see checkpoint.hpp.
+  void save(torch::serialize::OutputArchive& archive) const override;
+  /// Restores state and options after checking all of them; see checkpoint.hpp.
+  void load(torch::serialize::InputArchive& archive) override;
+
+ private:
+  /// Equally shaped parameters of one group that move through the stages together.
+  struct Batch {
+    const Options* options;
+    Rule rule;
+    std::vector<at::Tensor> parameters;
+    std::vector<ParamState*> states;
+  };
+
+  static Options checked(Options options) {
+    options.validate();
+    return options;
+  }
+  const Options& group_options(size_t group) const;
+  std::vector<Batch> plan();
+  ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
+  static void step_matrices(const Batch& batch);
+  static void step_adamw(const Batch& batch);
+
+  size_t groups_added_ = 0;
+};
+
+/// ROOT: an outlier split at the .90 quantile and AdaNewton.
+using Root = OrthogonalizedOptimizer<SoftThreshold, AdaNewton>;
+using RootOptions = Root::Options;
+
+/// Muon, with the defaults of torch.optim.Muon (EMA momentum, scale Original), and AdamW for what
+/// is not a matrix.
+template <>
+struct OptimizerDefaults<NoFilter, NewtonSchulz> {
+  static constexpr MomentumForm momentum_form = MomentumForm::Ema;
+  static constexpr LrScale scale = LrScale::Original;
+};
+using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
+using MuonOptions = Muon::Options;
+
+/// ROOT as published; build its options with `root_paper`.
+using RootPaper = OrthogonalizedOptimizer<SoftThreshold, NewtonSchulz>;
+using RootPaperOptions = RootPaper::Options;
+
+/// The whole published configuration of ROOT, for reproduction: quantile .90 + 1e-9, the paper's
+/// triples per shape (five steps), X / (‖X‖_F + 1e-7), sum momentum .95 with Nesterov, weight decay
+/// .1, scale 0.2·√max(m, n). The triple for 2048×2048 is not forward-invariant: it is run all the
+/// same, with one warning. The compute dtype is the library's default, where the reference computes
+/// in the gradient's dtype.
+/// Reference: arXiv 2511.20626.
+inline RootPaperOptions root_paper(double lr = 1e-3) {
+  return RootPaperOptions(lr)
+      .filter(SoftThreshold::published())
+      .orthogonalizer(NewtonSchulz()
+                          .coefficients(CoefficientSet::root_paper())
+                          .normalization(Normalization::FrobeniusPlus)
+                          .allow_unsafe(true));
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::add_param_group(const Group& group) {
+  const size_t index = param_groups_.size();
+  const auto& given = group.has_options() ? group.options() : *defaults_;
+  const auto* typed = dynamic_cast<const Options*>(&given);
+  TORCH_CHECK(typed != nullptr, "root_optim::add_param_group: expected the options of group ",
+              index, " to be of this optimizer's own type, got another optimizer's");
+  Options options = checked(*typed);
+  TORCH_CHECK(options.names().empty() || options.names().size() == group.params().size(),
+              "root_optim::add_param_group: expected no names or one per parameter, got ",
+              options.names().size(), " names for ", group.params().size(), " parameters of group ",
+              index);
+
+  std::unordered_set<const void*> others;
+  for (const Group& other : param_groups_) {
+    for (const at::Tensor& parameter : other.params()) {
+      others.insert(parameter.unsafeGetTensorImpl());
+    }
+  }
+  std::unordered_set<const void*> seen;
+  std::vector<at::Tensor> parameters;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < group.params().size(); ++i) {
+    const at::Tensor& parameter = group.params()[i];
+    const std::string where = detail::describe(parameter, index, i, options.names());
+    detail::check_parameter(parameter, where);
+    detail::resolve_rule(options.rule(), options.layout(), parameter, where);
+    const void* key = parameter.unsafeGetTensorImpl();
+    TORCH_CHECK(others.count(key) == 0,
+                "root_optim::add_param_group: expected every parameter in one group only, got ",
+                where, " in an earlier group too");
+    if (!seen.insert(key).second) continue;  // C++ parameters() lists a tied tensor twice
+    parameters.push_back(parameter);
+    if (!options.names().empty()) names.push_back(options.names()[i]);
+  }
+  options.names(std::move(names));
+
+  Optimizer::add_param_group(Group(std::move(parameters)));
+  // LibTorch >= 2.10 would have replaced options of a type that it does not know by the defaults.
+  param_groups_.back().set_options(std::make_unique<Options>(std::move(options)));
+  ++groups_added_;
+}
+
+template <class F, class O>
+const typename OrthogonalizedOptimizer<F, O>::Options& OrthogonalizedOptimizer<F, O>::group_options(
+    size_t group) const {
+  const auto* options = dynamic_cast<const Options*>(&param_groups_[group].options());
+  TORCH_CHECK(options != nullptr, "root_optim::Optimizer: expected the options of group ", group,
+              " to be of this optimizer's own type, got another optimizer's");
+  options->validate();
+  return *options;
+}
+
+template <class F, class O>
+at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
+  at::NoGradGuard no_grad;
+  at::Tensor loss;
+  if (closure) {
+    at::AutoGradMode enable_grad(true);
+    loss = closure();
+  }
+  for (const Batch& batch : plan()) {
+    if (batch.rule == Rule::AdamW) {
+      step_adamw(batch);
+    } else {
+      step_matrices(batch);
+    }
+  }
+  return loss;
+}
+
+/// Checks everything and sorts the parameters into batches. What it may change is invisible:
+/// missing state comes into being as zeros, state follows its parameter to another device or dtype.
+template <class F, class O>
+std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimizer<F, O>::plan() {
+  TORCH_CHECK(param_groups_.size() == groups_added_,
+              "root_optim::step: expected all groups to be added through this optimizer's own "
+              "add_param_group, got ",
+              param_groups_.size() - groups_added_,
+              " added through torch::optim::Optimizer&, where LibTorch may replace their options");
+  struct Item {
+    at::Tensor parameter;
+    Rule rule;
+    size_t group;
+    std::string where;
+  };
+  std::vector<Item> items;
+  std::unordered_set<const void*> seen;
+  for (size_t g = 0; g < param_groups_.size(); ++g) {
+    const Options& options = group_options(g);
+    const auto& parameters = param_groups_[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const at::Tensor& parameter = parameters[i];
+      const std::string where = detail::describe(parameter, g, i, options.names());
+      detail::check_parameter(parameter, where);
+      const Rule rule = detail::resolve_rule(options.rule(), options.layout(), parameter, where);
+      TORCH_CHECK(seen.insert(parameter.unsafeGetTensorImpl()).second,
+                  "root_optim::step: expected every parameter once, got ", where, " again");
+      const at::Tensor& gradient = parameter.grad();
+      if (!gradient.defined()) continue;
+      detail::check_gradient(parameter, gradient, where);
+      if (parameter.numel() > 0) items.push_back({parameter, rule, g, where});
+    }
+  }
+
+  std::vector<Batch> batches;
+  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
+  std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
+  for (const Item& item : items) {
+    ParamState& state = prepare_state(item.parameter, item.rule, item.where);
+    const Key key{item.group, item.rule, item.parameter.sizes().vec(), item.parameter.scalar_type(),
+                  item.parameter.device().str()};
+    const auto found = open.find(key);
+    const bool joins =
+        found != open.end() && static_cast<int64_t>(batches[found->second].parameters.size() + 1) *
+                                       item.parameter.numel() <=
+                                   detail::max_batch_elements;
+    if (!joins) {
+      open[key] = batches.size();
+      batches.push_back({&group_options(item.group), item.rule, {}, {}});
+    }
+    Batch& batch = batches[open[key]];
+    batch.parameters.push_back(item.parameter);
+    batch.states.push_back(&state);
+  }
+  return batches;
+}
+
+template <class F, class O>
+ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& parameter, Rule rule,
+                                                         const std::string& where) {
+  auto& slot = state_[detail::state_key(parameter)];
+  if (!slot) slot = std::make_unique<ParamState>();
+  auto* state = dynamic_cast<ParamState*>(slot.get());
+  TORCH_CHECK(state != nullptr,
+              "root_optim::step: expected state of this optimizer's own type for ", where,
+              ", got another optimizer's");
+  const auto prepare = [&](at::Tensor& tensor) {
+    const auto options =
+        parameter.options().dtype(detail::state_dtype(parameter)).requires_grad(false);
+    if (!tensor.defined()) {
+      tensor = at::zeros_like(parameter, options, at::MemoryFormat::Contiguous);
+    }
+    TORCH_CHECK(tensor.sizes() == parameter.sizes(),
+                "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
+                " for ", where);
+    tensor = tensor.to(options);  // follows a model that was moved or converted
+  };
+  if (rule == Rule::AdamW) {
+    prepare(state->exp_avg());
+    prepare(state->exp_avg_sq());
+  } else {
+    prepare(state->momentum_buffer());
+  }
+  return *state;
+}
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
+  const Options& options = *batch.options;
+  const size_t count = batch.parameters.size();
+  std::vector<at::Tensor> gradients, buffers;
+  for (size_t i = 0; i < count; ++i) {
+    gradients.push_back(batch.parameters[i].grad().to(detail::state_dtype(batch.parameters[i])));
+    buffers.push_back(batch.states[i]->momentum_buffer());
+  }
+  const Momentum momentum =
+      accumulate_momentum(detail::stack(buffers), detail::stack(gradients), options.momentum(),
+                          options.momentum_form(), options.nesterov());
+
+  // values: first −lr·s·X, in the shape of the stacked parameters, then their new values
+  at::Tensor values =
+      at::empty_like(momentum.update, momentum.update.options(), at::MemoryFormat::Contiguous);
+  const auto sources = block_views(momentum.update, options.layout());
+  const auto targets = block_views(values, options.layout());
+  for (size_t block = 0; block < sources.size(); ++block) {
+    const at::Tensor matrices = block_matrices(sources[block], options.layout());
+    const at::Tensor direction = options.orthogonalizer()(options.filter()(matrices));
+    TORCH_CHECK(direction.defined() && direction.sizes() == matrices.sizes(),
+                "root_optim::step: expected policies '", F::name, "' and '", O::name,
+                "' to keep the shape ", matrices.sizes(), ", got ",
+                direction.defined() ? c10::str(direction.sizes()) : std::string("no tensor"));
+    const double scale = lr_scale(options.scale(), matrices.size(1), matrices.size(2));
+    at::Tensor target = targets[block];
+    target.copy_(direction.reshape(target.sizes())).mul_(-options.lr() * scale);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    at::Tensor value = values[static_cast<int64_t>(i)];
+    finish_update(value, batch.parameters[i], options.lr(), options.weight_decay());
+  }
+
+  for (size_t i = 0; i < count; ++i) {  // commit
+    const auto index = static_cast<int64_t>(i);
+    batch.states[i]->momentum_buffer().copy_(momentum.buffer[index]);
+    batch.parameters[i].copy_(values[index]);
+    ++batch.states[i]->step();
+  }
+}
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::step_adamw(const Batch& batch) {
+  const Options& options = *batch.options;
+  const auto [beta1, beta2] = options.betas();
+  for (size_t i = 0; i < batch.parameters.size(); ++i) {
+    at::Tensor parameter = batch.parameters[i];
+    ParamState& state = *batch.states[i];
+    const AdamWResult next =
+        adamw_step(parameter, parameter.grad().to(detail::state_dtype(parameter)), state.exp_avg(),
+                   state.exp_avg_sq(), state.step() + 1, options.lr(), beta1, beta2, options.eps(),
+                   options.weight_decay());
+    state.exp_avg().copy_(next.exp_avg);  // commit
+    state.exp_avg_sq().copy_(next.exp_avg_sq);
+    parameter.copy_(next.parameter);
+    ++state.step();
+  }
+}
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::save(torch::serialize::OutputArchive& archive) const {
+  Checkpoint checkpoint;
+  for (size_t g = 0; g < param_groups_.size(); ++g) {
+    CheckpointGroup group;
+    group.options = group_options(g).fields();
+    for (const at::Tensor& parameter : param_groups_[g].params()) {
+      CheckpointParam stored{parameter.sizes().vec(), {}};
+      const auto found = state_.find(detail::state_key(parameter));
+      if (found != state_.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
+      group.params.push_back(std::move(stored));
+    }
+    checkpoint.push_back(std::move(group));
+  }
+  detail::write_checkpoint(archive, checkpoint);
+}
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive) {
+  const Checkpoint checkpoint = detail::read_checkpoint(archive);
+  TORCH_CHECK(checkpoint.size() == param_groups_.size(), "root_optim::load: expected ",
+              param_groups_.size(), " parameter groups, got ", checkpoint.size());
+  std::vector<Options> options;
+  detail::StateMap states;
+  for (size_t g = 0; g < checkpoint.size(); ++g) {
+    const auto& parameters = param_groups_[g].params();
+    const auto& names = group_options(g).names();
+    TORCH_CHECK(checkpoint[g].params.size() == parameters.size(), "root_optim::load: expected ",
+                parameters.size(), " parameters in group ", g, ", got ",
+                checkpoint[g].params.size());
+    options.push_back(Options::from_fields(checkpoint[g].options));
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const std::string where = detail::describe(parameters[i], g, i, names);
+      const CheckpointParam& stored = checkpoint[g].params[i];
+      TORCH_CHECK(parameters[i].sizes() == c10::IntArrayRef(stored.shape),
+                  "root_optim::load: expected the shape of ", where, ", got ",
+                  c10::IntArrayRef(stored.shape));
+      const auto& stored_names = options.back().names();
+      TORCH_CHECK(names.empty() || stored_names.empty() || stored_names[i] == names[i],
+                  "root_optim::load: expected the state of ", where, ", got that of '",
+                  stored_names[i], "'");
+      auto state = std::make_unique<ParamState>(stored.state);
+      const auto adopt = [&](at::Tensor& tensor) {
+        if (!tensor.defined()) return;
+        TORCH_CHECK(tensor.sizes() == parameters[i].sizes(),
+                    "root_optim::load: expected state of the shape of ", where, ", got ",
+                    tensor.sizes());
+        tensor = tensor.to(parameters[i].device(), detail::state_dtype(parameters[i]));
+      };
+      adopt(state->momentum_buffer());
+      adopt(state->exp_avg());
+      adopt(state->exp_avg_sq());
+      if (state->step() > 0) states[detail::state_key(parameters[i])] = std::move(state);
+    }
+  }
+
+  for (size_t g = 0; g < options.size(); ++g) {  // commit
+    static_cast<Options&>(param_groups_[g].options()) = std::move(options[g]);
+  }
+  state_ = std::move(states);
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The options of a parameter group and the state of a parameter. The optimizer that uses them, and
+// the named pairs of policies (RootOptions, MuonOptions), are in optimizer.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/arg.h>           // TORCH_ARG
+#include <torch/optim/optimizer.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <root_optim/detail/archive.hpp>
+#include <root_optim/detail/finite.hpp>
+#include <root_optim/layout.hpp>
+#include <root_optim/momentum.hpp>
+#include <root_optim/policy.hpp>
+#include <root_optim/update.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// Which update rule a parameter follows.
+enum class Rule {
+  Auto,            ///< by rank and suitability of the shape (suitability.hpp): the default
+  Orthogonalized,  ///< momentum, filter, orthogonalizer; an error for rank < 2
+  AdamW            ///< AdamW
+};
+
+inline std::string to_string(Rule rule) {
+  switch (rule) {
+    case Rule::Auto:
+      return "auto";
+    case Rule::Orthogonalized:
+      return "orthogonalized";
+    case Rule::AdamW:
+      return "adamw";
+  }
+  return "unknown rule";
+}
+
+/// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
+/// others; optimizer.hpp does so for Muon.
+template <class OutlierFilter, class Orthogonalizer>
+struct OptimizerDefaults {
+  static constexpr MomentumForm momentum_form = MomentumForm::Sum;
+  static constexpr LrScale scale = LrScale::MatchRmsAdamW;
+};
+
+/// Options of a parameter group: everything a step needs to know.
+///
+/// Setters return the options, so that calls chain; getters have the same names, as in LibTorch:
+/// `RootOptions(1e-3).weight_decay(0.1).filter(SoftThreshold().quantile(0.85))`.
+/// A group's options are complete: nothing is merged with the optimizer's defaults.
+template <class OutlierFilter, class Orthogonalizer>
+class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
+                                  OrthogonalizedOptions<OutlierFilter, Orthogonalizer>> {
+  static_assert(detail::check_policy<OutlierFilter>() && detail::check_policy<Orthogonalizer>());
+  using Defaults = OptimizerDefaults<OutlierFilter, Orthogonalizer>;
+
+ public:
+  using Betas = std::tuple<double, double>;
+
+  /// @param lr see `lr`. Not explicit, as in torch::optim::AdamWOptions.
+  OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
+
+  /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it as
+  /// it is. Range: finite, >= 0. Default: 1e-3.
+  TORCH_ARG(double, lr) = 1e-3;
+  /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
+  TORCH_ARG(double, momentum) = 0.95;
+  /// How gradients are accumulated. Default: Sum; EMA for Muon.
+  TORCH_ARG(MomentumForm, momentum_form) = Defaults::momentum_form;
+  /// Whether matrices look ahead by one momentum step. Default: true.
+  TORCH_ARG(bool, nesterov) = true;
+  /// λ of the decoupled weight decay of both rules, p ← (1 − lr·λ) p. Range: finite, >= 0.
+  /// Default: 0.1.
+  TORCH_ARG(double, weight_decay) = 0.1;
+  /// What lr is multiplied by for a matrix shape. Default: MatchRmsAdamW; Original for Muon.
+  TORCH_ARG(LrScale, scale) = Defaults::scale;
+  /// The outlier filter. Default: as constructed.
+  TORCH_ARG(OutlierFilter, filter);
+  /// The orthogonalizer. Default: as constructed.
+  TORCH_ARG(Orthogonalizer, orthogonalizer);
+  /// Which rule the parameters of the group follow. Default: Auto.
+  TORCH_ARG(Rule, rule) = Rule::Auto;
+  /// How a parameter becomes matrices. Default: one matrix (first dimension, everything else).
+  TORCH_ARG(Layout, layout);
+  /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
+  TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
+  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0. Default: 1e-8.
+  TORCH_ARG(double, eps) = 1e-8;
+  /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
+  /// or one per parameter. Default: empty; `param_groups` and `route` set them.
+  TORCH_ARG(std::vector<std::string>, names);
+
+ public:
+  /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
+  void validate() const {
+    const auto non_negative = [](const char* option, double value) {
+      TORCH_CHECK(detail::is_finite(value) && value >= 0, "root_optim::options: expected ", option,
+                  " to be finite and >= 0, got ", value);
+    };
+    const auto below_one = [](const char* option, double value) {
+      TORCH_CHECK(detail::is_finite(value) && value >= 0 && value < 1,
+                  "root_optim::options: expected 0 <= ", option, " < 1, got ", value);
+    };
+    non_negative("lr", lr_);
+    non_negative("weight_decay", weight_decay_);
+    non_negative("eps", eps_);
+    below_one("momentum", momentum_);
+    below_one("betas[0]", std::get<0>(betas_));
+    below_one("betas[1]", std::get<1>(betas_));
+    detail::validate_policy(filter_);
+    detail::validate_policy(orthogonalizer_);
+  }
+
+  /// Every option and the settings of both policies, by name.
+  Fields fields() const {
+    Fields out;
+    out.set("lr", lr_);
+    out.set("momentum", momentum_);
+    out.set("momentum_form", static_cast<int64_t>(momentum_form_));
+    out.set("nesterov", nesterov_);
+    out.set("weight_decay", weight_decay_);
+    out.set("scale", static_cast<int64_t>(scale_));
+    out.set("rule", static_cast<int64_t>(rule_));
+    out.set("betas", std::vector<double>{std::get<0>(betas_), std::get<1>(betas_)});
+    out.set("eps", eps_);
+    out.set("names", names_);
+    Fields layout;
+    layout_.serialize(layout);
+    out.insert("layout", layout);
+    out.set("filter", std::string(OutlierFilter::name));
+    out.insert("filter", detail::policy_fields(filter_));
+    out.set("orthogonalizer", std::string(Orthogonalizer::name));
+    out.insert("orthogonalizer", detail::policy_fields(orthogonalizer_));
+    return out;
+  }
+
+  /// The inverse of `fields`.
+  /// @throws c10::Error if a field is missing, of another type, out of range, or if the fields were
+  /// written with other policies.
+  static OrthogonalizedOptions from_fields(const Fields& in) {
+    const auto check_policy_name = [&in](const char* role, const char* expected) {
+      const auto& stored = in.get<std::string>(role);
+      TORCH_CHECK(stored == expected, "root_optim::options: expected ", role, " '", expected,
+                  "', got '", stored, "'");
+    };
+    check_policy_name("filter", OutlierFilter::name);
+    check_policy_name("orthogonalizer", Orthogonalizer::name);
+    OrthogonalizedOptions options(in.get<double>("lr"));
+    options.momentum_ = in.get<double>("momentum");
+    options.momentum_form_ = in.get_enum("momentum_form", MomentumForm::Ema);
+    options.nesterov_ = in.get<bool>("nesterov");
+    options.weight_decay_ = in.get<double>("weight_decay");
+    options.scale_ = in.get_enum("scale", LrScale::None);
+    options.rule_ = in.get_enum("rule", Rule::AdamW);
+    const auto& betas = in.get<std::vector<double>>("betas");
+    TORCH_CHECK(betas.size() == 2, "root_optim::options: expected two betas, got ", betas.size());
+    options.betas_ = {betas[0], betas[1]};
+    options.eps_ = in.get<double>("eps");
+    options.names_ = in.get<std::vector<std::string>>("names");
+    options.layout_.deserialize(in.nested("layout"));
+    options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
+    options.orthogonalizer_ =
+        detail::policy_from_fields<Orthogonalizer>(in.nested("orthogonalizer"));
+    options.validate();
+    return options;
+  }
+
+  // LibTorch's interface of options.
+  void serialize(torch::serialize::InputArchive& archive) override {
+    *this = from_fields(detail::read_fields(archive));
+  }
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    detail::write_fields(archive, fields());
+  }
+  double get_lr() const override { return lr_; }
+  void set_lr(const double lr) override { lr_ = lr; }
+
+  friend bool operator==(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
+    return a.fields() == b.fields();
+  }
+  friend bool operator!=(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
+    return !(a == b);
+  }
+};
+
+/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
+/// two moments; the rest is undefined. Tensors have the parameter's shape and device, in float64
+/// for a float64 parameter and float32 for any other.
+struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
+  /// Number of steps that changed the parameter.
+  TORCH_ARG(int64_t, step) = 0;
+  /// M, the momentum of a matrix.
+  TORCH_ARG(at::Tensor, momentum_buffer);
+  /// m, AdamW's first moment.
+  TORCH_ARG(at::Tensor, exp_avg);
+  /// v, AdamW's second moment.
+  TORCH_ARG(at::Tensor, exp_avg_sq);
+
+ public:
+  // LibTorch's interface of parameter state.
+  void serialize(torch::serialize::InputArchive& archive) override {
+    ParamState read;
+    c10::IValue step;
+    archive.read("step", step);
+    TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
+    read.step_ = step.toInt();
+    archive.try_read("momentum_buffer", read.momentum_buffer_);
+    archive.try_read("exp_avg", read.exp_avg_);
+    archive.try_read("exp_avg_sq", read.exp_avg_sq_);
+    *this = std::move(read);
+  }
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    archive.write("step", c10::IValue(step_));
+    if (momentum_buffer_.defined()) archive.write("momentum_buffer", momentum_buffer_);
+    if (exp_avg_.defined()) archive.write("exp_avg", exp_avg_);
+    if (exp_avg_sq_.defined()) archive.write("exp_avg_sq", exp_avg_sq_);
+  }
+
+  friend bool operator==(const ParamState& a, const ParamState& b) {
+    const auto same = [](const at::Tensor& x, const at::Tensor& y) {
+      return x.defined() == y.defined() && (!x.defined() || x.equal(y));
+    };
+    return a.step_ == b.step_ && same(a.momentum_buffer_, b.momentum_buffer_) &&
+           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_);
+  }
+};
+
+}  // namespace v0
+}  // namespace root_optim

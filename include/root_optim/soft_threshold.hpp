@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The outlier split U = O + B of ROOT (arXiv 2511.20626, "soft thresholding"): SoftThreshold, the
+// filter that hands B on to the orthogonalizer, NoFilter, which hands on everything, and the exact
+// quantile of |U| that sets the threshold.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/where.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/order_statistic.hpp>
+#include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/policy.hpp>  // Fields
+
+namespace root_optim {
+inline namespace v0 {
+
+/// Computes the quantile q of the absolute values of each matrix, exactly.
+///
+/// Math:      with |u| sorted ascending, v₀ … v_{N−1}, and r = q·(N − 1): linear interpolation
+/// between
+///            v_⌊r⌋ and v_⌊r⌋₊₁ (the "linear" method of NumPy and LibTorch).
+/// Shapes:    u: [k, m, n] -> [k, 1, 1], u's device; float64 for float64, else float32.
+/// Degenerate: any N >= 1 (LibTorch's own quantile stops at 2²⁴); NaN sorts last, Inf before it.
+/// Complexity: see detail/order_statistic.hpp. No host synchronization.
+/// @param q in [0, 1].
+/// @throws c10::Error for q out of range, an empty matrix, or a tensor that is not [k, m, n].
+inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
+  detail::check_matrices(u, "quantile_of_abs");
+  TORCH_CHECK(u.dim() == 3 && u.numel() > 0,
+              "root_optim::quantile_of_abs: expected a non-empty batch of matrices [k, m, n], got "
+              "shape ",
+              u.sizes());
+  TORCH_CHECK(q >= 0 && q <= 1, "root_optim::quantile_of_abs: expected q in [0, 1], got ", q);
+  const double position = q * static_cast<double>(u.size(1) * u.size(2) - 1);
+  const double rank = std::floor(position);
+  const at::Tensor values = u.element_size() < 4 ? u.to(at::kFloat) : u;
+  const auto [lower, upper] = detail::abs_order_statistics(values, static_cast<int64_t>(rank));
+  // Not interpolated at a whole rank: the neighbor may be infinite.
+  return position == rank ? lower : at::lerp(lower, upper, position - rank);
+}
+
+/// Splits U = O + B at a threshold: O = sign(U)·max(|U| − ε, 0), the outliers, and B = clamp(U, −ε,
+/// ε).
+///
+/// B is computed first and O = U − B, which is exact where |U| <= 2ε; U − soft(U) would lose B's
+/// digits to cancellation for large U. O + B equals U to one ulp of U.
+/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1], >= 0 -> (O, B) of u's shape. Nothing is written.
+inline std::pair<at::Tensor, at::Tensor> split_outliers(const at::Tensor& u,
+                                                        const at::Tensor& threshold) {
+  at::Tensor body = at::clamp(u, threshold.neg(), threshold);
+  return {u.sub(body), body};
+}
+
+/// Filter: hands U on as it is. Muon's.
+struct NoFilter {
+  static constexpr const char* name = "no_filter";
+  at::Tensor operator()(const at::Tensor& u) const { return u; }
+};
+
+/// Filter: removes from each matrix what exceeds a threshold, B = clamp(U, −ε, ε).
+///
+/// | setter               | ε of a matrix U                                  |
+/// |----------------------|--------------------------------------------------|
+/// | quantile(q)          | the quantile q of its |U| (default, q = 0.90)    |
+/// | absolute(e)          | e                                                |
+/// | relative_to_rms(f)   | f·√mean(U²)                                      |
+///
+/// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
+/// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
+/// With quantile and relative_to_rms the result scales with U; an absolute threshold does not, and
+/// with it the two MomentumForms differ by the factor 1 − μ.
+/// Reference: ROOT, arXiv 2511.20626.
+class SoftThreshold {
+ public:
+  static constexpr const char* name = "soft_threshold";
+
+  enum class Mode { Quantile, Absolute, RelativeToRms };
+
+  /// The split as published: quantile .90, with 1e-9 added to the threshold.
+  static SoftThreshold published() {
+    SoftThreshold filter;
+    filter.floor_ = 1e-9;
+    return filter;
+  }
+
+  /// Range: q in [0, 1]; 1 clips nothing. Default: 0.90.
+  SoftThreshold& quantile(double q) { return set(Mode::Quantile, q); }
+  /// Range: finite, >= 0; in units of U, that is of the momentum.
+  SoftThreshold& absolute(double epsilon) { return set(Mode::Absolute, epsilon); }
+  /// Range: finite, >= 0; √(max(m, n)·min(m, n)) or more clips nothing.
+  SoftThreshold& relative_to_rms(double factor) { return set(Mode::RelativeToRms, factor); }
+
+  Mode mode() const { return mode_; }
+  /// The q, ε or factor given to the setter of the mode.
+  double value() const { return value_; }
+  /// What is added to ε: 1e-9 for `published()`, else 0.
+  double floor() const { return floor_; }
+
+  /// @throws c10::Error if the value is out of its mode's range.
+  void validate() const {
+    if (mode_ == Mode::Quantile) {
+      TORCH_CHECK(value_ >= 0 && value_ <= 1 && detail::is_finite(value_),
+                  "root_optim::SoftThreshold: expected a quantile in [0, 1], got ", value_);
+    } else {
+      TORCH_CHECK(value_ >= 0 && detail::is_finite(value_),
+                  "root_optim::SoftThreshold: expected a finite ",
+                  mode_ == Mode::Absolute ? "absolute threshold" : "factor of the RMS",
+                  " >= 0, got ", value_);
+    }
+  }
+  void serialize(Fields& out) const {
+    out.set("mode", static_cast<int64_t>(mode_));
+    out.set("value", value_);
+    out.set("floor", floor_);
+  }
+  void deserialize(const Fields& in) {
+    mode_ = in.get_enum("mode", Mode::RelativeToRms);
+    value_ = in.get<double>("value");
+    floor_ = in.get<double>("floor");
+  }
+
+  /// ε of each matrix: [k, m, n] -> [k, 1, 1], in float64 for float64, else float32.
+  at::Tensor threshold(const at::Tensor& u) const {
+    validate();
+    detail::check_matrices(u, "SoftThreshold");
+    const at::ScalarType dtype = u.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    switch (mode_) {
+      case Mode::Quantile:
+        return quantile_of_abs(u, value_).add_(floor_);
+      case Mode::Absolute:
+        return at::full({u.size(0), 1, 1}, value_ + floor_, u.options().dtype(dtype));
+      case Mode::RelativeToRms: {
+        const double entries = static_cast<double>(u.size(1) * u.size(2));
+        return at::linalg_vector_norm(u, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
+            .mul_(value_ / std::sqrt(entries))
+            .add_(floor_)
+            .to(dtype);
+      }
+    }
+    TORCH_CHECK(false, "root_optim::SoftThreshold: expected a known mode, got ",
+                static_cast<int>(mode_));
+  }
+
+  /// B of each matrix of u [k, m, n].
+  at::Tensor operator()(const at::Tensor& u) const {
+    const at::Tensor epsilon = threshold(u).to(u.scalar_type());
+    const at::Tensor unlimited =
+        at::full({}, std::numeric_limits<double>::infinity(), epsilon.options());
+    const at::Tensor limit = at::where(epsilon.gt(0), epsilon, unlimited);
+    return at::clamp(u, limit.neg(), limit);
+  }
+
+ private:
+  SoftThreshold& set(Mode mode, double value) {
+    mode_ = mode;
+    value_ = value;
+    return *this;
+  }
+
+  Mode mode_ = Mode::Quantile;
+  double value_ = 0.90;
+  double floor_ = 0.0;
+};
+
+}  // namespace v0
+}  // namespace root_optim
