@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// AdaNewton: Newton–Schulz with a triple per step, looked up by the shape of the matrix. The
+// AdaNewton: Newton–Schulz with a triple per step, and as many steps as a shape affords. The
 // iteration itself is `orthogonalize` in newton_schulz.hpp; how the triples were made is in
 // default_coefficients.hpp.
 #pragma once
@@ -12,26 +12,42 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <root_optim/default_coefficients.hpp>
+#include <root_optim/detail/finite.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/iteration_plan.hpp>
 #include <root_optim/newton_schulz.hpp>
 #include <root_optim/policy.hpp>  // Fields
 
 namespace root_optim {
 inline namespace v0 {
 
-/// Policy: Newton–Schulz with coefficients per step and per shape, Schatten-8 normalization.
+/// Policy: Newton–Schulz with coefficients per step, steps per shape, and Schatten-8 normalization.
 ///
-/// Its triples pass validation in every compute dtype; the published ones, which do not, are
-/// CoefficientSet::root_paper() for NewtonSchulz.
-/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviation from the paper: a triple of its own
-/// for every step in place of one repeated, and another norm.
+/// Steps:   `budget` fixes the cost, relative to the FLOP of the plain five-step iteration on the
+/// same
+///          shape, and each shape gets as many steps as fit. In float32 wide matrices are cheap in
+///          Gram space, so with the default they get more: 5 for square ones, 6 for 1:2, 9 for 1:4.
+///          `steps` fixes the number instead.
+/// Coefficients: the shipped ones, which pass validation in every compute dtype. The published
+/// ones,
+///          which do not, are CoefficientSet::root_paper() for NewtonSchulz.
+/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own
+/// for
+///          every step in place of one repeated, another norm, steps by shape.
 class AdaNewton {
  public:
   static constexpr const char* name = "ada_newton";
 
-  /// Number of steps, 3 to 12. Default: 5, the cost of Muon.
+  /// Cost relative to five direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.05.
+  AdaNewton& budget(double budget) {
+    budget_ = budget;
+    steps_ = std::nullopt;
+    return *this;
+  }
+  /// Number of steps for every shape, 3 to 12, whatever they cost. Default: by `budget`.
   AdaNewton& steps(int64_t steps) {
     steps_ = steps;
     return *this;
@@ -41,31 +57,52 @@ class AdaNewton {
     compute_dtype_ = dtype;
     return *this;
   }
+  /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
+  AdaNewton& form(Form form) {
+    form_ = form;
+    return *this;
+  }
 
-  int64_t steps() const { return steps_; }
+  double budget() const { return budget_; }
+  std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
+  Form form() const { return form_; }
 
-  /// The triples for a rows × cols matrix computed in `dtype`.
-  Schedule schedule(int64_t rows, int64_t cols, at::ScalarType dtype) const {
-    static_cast<void>(rows), static_cast<void>(cols);
-    return default_schedule(steps_,
-                            dtype == at::kBFloat16 ? Precision::BFloat16 : Precision::Float32);
+  /// The triples for a rows × cols matrix: `steps` of them, or as many as `budget` affords, but at
+  /// least three.
+  Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
+    if (steps_) return default_schedule(*steps_, precision);
+    const double affordable = budget_ * direct_flops(rows, cols, 5);
+    for (int64_t steps = max_default_steps; steps > min_default_steps; --steps) {
+      Schedule schedule = default_schedule(steps, precision);
+      if (plan_iteration(rows, cols, schedule, precision, form_).flops <= affordable) {
+        return schedule;
+      }
+    }
+    return default_schedule(min_default_steps, precision);
   }
 
   /// @throws c10::Error if a setting is out of range.
   void validate() const {
-    TORCH_CHECK(steps_ >= min_default_steps && steps_ <= max_default_steps,
+    TORCH_CHECK(detail::is_finite(budget_) && budget_ > 0,
+                "root_optim::AdaNewton: expected budget to be finite and > 0, got ", budget_);
+    TORCH_CHECK(!steps_ || (*steps_ >= min_default_steps && *steps_ <= max_default_steps),
                 "root_optim::AdaNewton: expected ", min_default_steps,
-                " <= steps <= ", max_default_steps, ", got ", steps_);
+                " <= steps <= ", max_default_steps, ", got ", *steps_);
     detail::check_compute_dtype(compute_dtype_, "AdaNewton");
   }
   void serialize(Fields& out) const {
-    out.set("steps", steps_);
+    out.set("budget", budget_);
+    out.set("steps", steps_ ? std::vector<int64_t>{*steps_} : std::vector<int64_t>{});
     out.set("compute_dtype", detail::dtype_name(compute_dtype_));
+    out.set("form", static_cast<int64_t>(form_));
   }
   void deserialize(const Fields& in) {
-    steps_ = in.get<int64_t>("steps");
+    budget_ = in.get<double>("budget");
+    const auto& steps = in.get<std::vector<int64_t>>("steps");
+    steps_ = steps.empty() ? std::nullopt : std::optional<int64_t>(steps.front());
     compute_dtype_ = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
+    form_ = in.get_enum("form", Form::Gram);
   }
 
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
@@ -74,12 +111,16 @@ class AdaNewton {
     detail::check_matrices(x, "AdaNewton");
     OrthogonalizeOptions options;
     options.compute_dtype = compute_dtype_.value_or(default_compute_dtype(x));
-    return orthogonalize(x, schedule(x.size(-2), x.size(-1), *options.compute_dtype), options);
+    options.form = form_;
+    const Precision precision = detail::precision_of(*options.compute_dtype, x);
+    return orthogonalize(x, schedule(x.size(-2), x.size(-1), precision), options);
   }
 
  private:
-  int64_t steps_ = 5;
+  double budget_ = 1.05;
+  std::optional<int64_t> steps_;
   std::optional<at::ScalarType> compute_dtype_;
+  Form form_ = Form::Auto;
 };
 
 }  // namespace v0

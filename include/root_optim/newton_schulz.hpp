@@ -7,16 +7,12 @@
 // factor, by SVD, is in exact_polar.hpp.
 #pragma once
 
+#include <ATen/Context.h>  // float32MatmulPrecision
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK, TORCH_WARN_ONCE
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,7 +20,9 @@
 #include <root_optim/coefficient_validation.hpp>
 #include <root_optim/coefficients.hpp>
 #include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/iteration.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/iteration_plan.hpp>
 #include <root_optim/policy.hpp>  // Fields
 
 namespace root_optim {
@@ -50,6 +48,8 @@ struct OrthogonalizeOptions {
   double eps = 1e-7;
   /// Dtype of the products: float64, float32 or bfloat16. Default: `default_compute_dtype`.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
+  /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
+  Form form = Form::Auto;
   /// Run coefficients that fail validation all the same, with one warning per process: for
   /// reproducing published sets only. The output is then unbounded.
   bool allow_unsafe = false;
@@ -63,82 +63,28 @@ inline at::ScalarType default_compute_dtype(const at::Tensor& x) {
 
 namespace detail {
 
-/// The floor that keeps a division by a norm of zero finite: the smallest normal number.
-inline double smallest_normal(at::ScalarType dtype) {
-  return dtype == at::kDouble ? std::numeric_limits<double>::min()
-                              : static_cast<double>(std::numeric_limits<float>::min());
+/// The precision that products of `dtype` on x's device really have: float32 on CUDA counts as
+/// bfloat16 where LibTorch may use TF32 or less. Reads LibTorch's flags, changes none.
+inline Precision precision_of(at::ScalarType dtype, const at::Tensor& x) {
+  if (dtype == at::kDouble) return Precision::Float64;
+  if (dtype == at::kBFloat16) return Precision::BFloat16;
+  const bool reduced = x.is_cuda() && at::globalContext().float32MatmulPrecision() !=
+                                          at::Float32MatmulPrecision::HIGHEST;
+  return reduced ? Precision::BFloat16 : Precision::Float32;
 }
 
-/// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
-/// underflow whatever the scale of x.
-inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype) {
-  const double inf = std::numeric_limits<double>::infinity();
-  at::Tensor largest = at::linalg_vector_norm(x, inf, {1, 2}, /*keepdim=*/true);
-  largest.clamp_min_(smallest_normal(x.scalar_type()));
-  return x.div(largest).to(dtype);
-}
-
-/// x [k, m, n] over its Frobenius norm in the published form `kind`, in `dtype`. The norm is
-/// accumulated in float64: float32 squares overflow and underflow near 1e±20.
-inline at::Tensor scale_by_frobenius(const at::Tensor& x, Normalization kind, double eps,
-                                     at::ScalarType dtype) {
-  at::Tensor norm = at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);
-  if (kind == Normalization::FrobeniusFloor) {
-    norm.clamp_min_(eps);
-  } else {
-    norm.add_(eps);
-  }
-  // With ε = 0 a zero matrix must still stay zero.
-  norm.clamp_min_(smallest_normal(x.scalar_type()));
-  return x.div(norm.to(x.scalar_type())).to(dtype);
-}
-
-/// Refuses coefficients that fail the check of coefficient_validation.hpp for this dtype and norm.
-inline void require_valid(const Schedule& schedule, at::ScalarType dtype, bool schatten8,
+/// Refuses coefficients that fail the check of coefficient_validation.hpp.
+inline void require_valid(const Schedule& schedule, Precision precision, bool schatten8,
                           bool allow_unsafe) {
-  const Precision precision = dtype == at::kDouble     ? Precision::Float64
-                              : dtype == at::kBFloat16 ? Precision::BFloat16
-                                                       : Precision::Float32;
   const auto limits = ValidationOptions::for_precision(
       precision, schatten8 ? NormKind::Schatten8 : NormKind::Frobenius);
   if (!allow_unsafe) {
-    check_schedule(schedule, limits, "root_optim::orthogonalize");
+    check_schedule(schedule, limits, "orthogonalize");
   } else if (!validate_schedule(schedule, limits).valid) {
     TORCH_WARN_ONCE(
         "root_optim::orthogonalize: running coefficients that fail validation, as allow_unsafe "
         "demands; some singular values may grow without bound");
   }
-}
-
-/// Runs the iteration on x [k, m, n], m <= n, already in the compute dtype; x is overwritten.
-///
-/// Buffers are allocated once and exchanged: LibTorch's CPU allocator returns large blocks to the
-/// system, so a fresh tensor per product would pay for its pages every time.
-inline at::Tensor iterate(at::Tensor x, const Schedule& schedule, bool schatten8) {
-  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
-  at::Tensor gram = at::bmm(x, x.transpose(1, 2));  // A = XXᵀ, [k, m, m]
-  at::Tensor factor = at::empty_like(gram);         // bA + cA²
-  for (size_t t = 0; t < schedule.size(); ++t) {
-    const auto [a, b, c] = schedule[t];
-    if (t > 0) at::bmm_out(gram, x, x.transpose(1, 2));
-    if (t == 0 && schatten8) {
-      at::bmm_out(factor, gram, gram);  // A² of the matrix as scaled so far
-      // ‖A²‖_F = ‖X‖_S8⁴. Zero has norm zero and must stay zero: any floor does whose reciprocal
-      // times c is finite in float32.
-      const at::Tensor norm4 =
-          at::linalg_vector_norm(factor, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
-              .clamp_min_(1e-30);
-      const auto dtype = x.scalar_type();
-      x.mul_(norm4.pow(-0.25).to(dtype));
-      gram.mul_(norm4.pow(-0.5).mul_(b).to(dtype));
-      factor.mul_(norm4.reciprocal().mul_(c).to(dtype)).add_(gram);
-    } else {
-      at::baddbmm_out(factor, gram, gram, gram, /*beta=*/b, /*alpha=*/c);
-    }
-    at::baddbmm_out(next, x, factor, x, /*beta=*/a, /*alpha=*/1);  // X ← aX + (bA + cA²)X
-    std::swap(x, next);
-  }
-  return x;
 }
 
 }  // namespace detail
@@ -158,8 +104,9 @@ inline at::Tensor iterate(at::Tensor x, const Schedule& schedule, bool schatten8
 /// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
 /// keep
 ///            their published absolute ε.
-/// Complexity: steps × (4m²n + 2m³) FLOP for m <= n. Extra memory: two matrices m×n and two m×m in
-///            the compute dtype. No host synchronization.
+/// Complexity: direct: steps × (4m²n + 2m³) FLOP for m <= n; Gram space: see `gram_flops`. Extra
+///            memory: two matrices m×n and two to four m×m in the compute dtype. No host
+///            synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// @param schedule one triple per step, at least one.
@@ -173,7 +120,8 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
               "root_optim::orthogonalize: expected eps to be finite and >= 0, got ", options.eps);
   const at::ScalarType dtype = options.compute_dtype.value_or(default_compute_dtype(x));
   const bool schatten8 = options.normalization == Normalization::Schatten8;
-  detail::require_valid(schedule, dtype, schatten8, options.allow_unsafe);
+  const Precision precision = detail::precision_of(dtype, x);
+  detail::require_valid(schedule, precision, schatten8, options.allow_unsafe);
   if (x.numel() == 0) return x.clone();
 
   const int64_t m = x.size(-2), n = x.size(-1);
@@ -181,10 +129,14 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   if (m > n) matrices = matrices.transpose(1, 2);
   // Half-precision inputs are normalized in float32; only then may the compute dtype round.
   if (x.element_size() < 4) matrices = matrices.to(at::kFloat);
-  at::Tensor result = detail::iterate(
-      schatten8 ? detail::scale_by_max(matrices, dtype)
-                : detail::scale_by_frobenius(matrices, options.normalization, options.eps, dtype),
-      schedule, schatten8);
+  matrices = schatten8 ? detail::scale_by_max(matrices, dtype)
+                       : detail::scale_by_frobenius(
+                             matrices, options.normalization == Normalization::FrobeniusFloor,
+                             options.eps, dtype);
+  const IterationPlan plan = plan_iteration(m, n, schedule, precision, options.form);
+  at::Tensor result = plan.form == Form::Gram
+                          ? detail::iterate_gram(matrices, schedule, plan.runs, schatten8)
+                          : detail::iterate_direct(matrices, schedule, schatten8);
   if (m > n) result = result.transpose(1, 2);
   return result.to(x.scalar_type()).reshape(x.sizes());
 }
@@ -224,6 +176,11 @@ class NewtonSchulz {
     options_.compute_dtype = dtype;
     return *this;
   }
+  /// How the polynomials are applied; see iteration_plan.hpp. Default: Direct, as published.
+  NewtonSchulz& form(Form form) {
+    options_.form = form;
+    return *this;
+  }
   /// See OrthogonalizeOptions::allow_unsafe. Default: false.
   NewtonSchulz& allow_unsafe(bool allow) {
     options_.allow_unsafe = allow;
@@ -235,6 +192,7 @@ class NewtonSchulz {
   Normalization normalization() const { return options_.normalization; }
   double eps() const { return options_.eps; }
   std::optional<at::ScalarType> compute_dtype() const { return options_.compute_dtype; }
+  Form form() const { return options_.form; }
   bool allow_unsafe() const { return options_.allow_unsafe; }
 
   /// @throws c10::Error if a setting is out of range. Coefficients are checked where they are used,
@@ -251,6 +209,7 @@ class NewtonSchulz {
     out.set("normalization", static_cast<int64_t>(options_.normalization));
     out.set("eps", options_.eps);
     out.set("compute_dtype", detail::dtype_name(options_.compute_dtype));
+    out.set("form", static_cast<int64_t>(options_.form));
     out.set("allow_unsafe", options_.allow_unsafe);
   }
   void deserialize(const Fields& in) {
@@ -259,6 +218,7 @@ class NewtonSchulz {
     options_.normalization = in.get_enum("normalization", Normalization::Schatten8);
     options_.eps = in.get<double>("eps");
     options_.compute_dtype = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
+    options_.form = in.get_enum("form", Form::Gram);
     options_.allow_unsafe = in.get<bool>("allow_unsafe");
   }
 
@@ -270,9 +230,16 @@ class NewtonSchulz {
   }
 
  private:
+  static OrthogonalizeOptions published_options() {
+    OrthogonalizeOptions options;
+    options.normalization = Normalization::FrobeniusFloor;
+    options.form = Form::Direct;
+    return options;
+  }
+
   CoefficientSet coefficients_ = CoefficientSet::jordan();
   int64_t steps_ = 5;
-  OrthogonalizeOptions options_ = {Normalization::FrobeniusFloor};
+  OrthogonalizeOptions options_ = published_options();
 };
 
 }  // namespace v0

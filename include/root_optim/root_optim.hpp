@@ -10,6 +10,7 @@
 #include <root_optim/coefficients.hpp>
 #include <root_optim/diagnostics.hpp>
 #include <root_optim/exact_polar.hpp>
+#include <root_optim/iteration_plan.hpp>
 #include <root_optim/layout.hpp>
 #include <root_optim/momentum.hpp>
 #include <root_optim/newton_schulz.hpp>

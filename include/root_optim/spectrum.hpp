@@ -89,7 +89,7 @@ inline void normalize_weights(Spectrum& s) {
 /// Quadrature: Gauss–Legendre panels, graded towards the smallest σ, where the error is made.
 /// @param rows, cols >= 1
 /// @param nodes per panel, 2 to 64; panels shrink by 1.5. The default resolves six optimal steps.
-inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int nodes = 8) {
+inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int nodes = 12) {
   TORCH_CHECK(rows >= 1 && cols >= 1 && nodes >= 2 && nodes <= 64,
               "root_optim::gaussian_spectrum: expected rows, cols >= 1 and 2 to 64 nodes, got ",
               rows, ", ", cols, ", ", nodes);

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The Newton–Schulz iteration on a batch that newton_schulz.hpp has checked: normalization, the
+// direct form and the Gram-space form. Which form runs where is decided in iteration_plan.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include <root_optim/quintic.hpp>  // Schedule
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// The floor that keeps a division by a norm of zero finite: the smallest normal number.
+inline double smallest_normal(at::ScalarType dtype) {
+  return dtype == at::kDouble ? std::numeric_limits<double>::min()
+                              : static_cast<double>(std::numeric_limits<float>::min());
+}
+
+/// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
+/// underflow whatever the scale of x.
+inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype) {
+  const double inf = std::numeric_limits<double>::infinity();
+  at::Tensor largest = at::linalg_vector_norm(x, inf, {1, 2}, /*keepdim=*/true);
+  largest.clamp_min_(smallest_normal(x.scalar_type()));
+  return x.div(largest).to(dtype);
+}
+
+/// x [k, m, n] over max(‖x‖_F, eps) (`floor`) or ‖x‖_F + eps, in `dtype`. The norm is accumulated
+/// in float64: float32 squares overflow and underflow near 1e±20.
+inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps,
+                                     at::ScalarType dtype) {
+  at::Tensor norm = at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);
+  if (floor) {
+    norm.clamp_min_(eps);
+  } else {
+    norm.add_(eps);
+  }
+  // With ε = 0 a zero matrix must still stay zero.
+  norm.clamp_min_(smallest_normal(x.scalar_type()));
+  return x.div(norm.to(x.scalar_type())).to(dtype);
+}
+
+/// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
+/// ‖A²‖_F = ‖X‖_S8⁴. Zero has norm zero and stays zero, whatever finite factor it gets.
+inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& square) {
+  const at::Tensor norm4 = at::linalg_vector_norm(square, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
+                               .clamp_min_(smallest_normal(at::kFloat));
+  const at::ScalarType dtype = x.scalar_type();
+  x.mul_(norm4.pow(-0.25).to(dtype));
+  gram.mul_(norm4.pow(-0.5).to(dtype));
+  square.mul_(norm4.reciprocal().to(dtype));
+}
+
+/// X ← aX + (bA + cA²)X with A = XXᵀ, once per triple; x [k, m, n], m <= n, is overwritten.
+///
+/// Buffers are allocated once and exchanged: LibTorch's CPU allocator returns large blocks to the
+/// system, so a fresh tensor per product would pay for its pages every time.
+inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, bool schatten8) {
+  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
+  at::Tensor gram = at::bmm(x, x.transpose(1, 2));  // A, [k, m, m]
+  at::Tensor factor = at::empty_like(gram);         // bA + cA²
+  for (size_t t = 0; t < schedule.size(); ++t) {
+    const auto [a, b, c] = schedule[t];
+    if (t > 0) at::bmm_out(gram, x, x.transpose(1, 2));
+    if (t == 0 && schatten8) {
+      at::bmm_out(factor, gram, gram);
+      scale_by_schatten8(x, gram, factor);
+      factor.mul_(c).add_(gram, b);
+    } else {
+      at::baddbmm_out(factor, gram, gram, gram, /*beta=*/b, /*alpha=*/c);
+    }
+    at::baddbmm_out(next, x, factor, x, /*beta=*/a, /*alpha=*/1);
+    std::swap(x, next);
+  }
+  return x;
+}
+
+/// The same in Gram space; x [k, m, n], m <= n, is overwritten.
+///
+/// Within a run R = XXᵀ is formed once. A step is P = aI + bR + cR², Q ← PQ, R ← PRP; the run ends
+/// with X ← QX. All these matrices are polynomials in R, so they are symmetric and commute.
+inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
+                               const std::vector<int64_t>& runs, bool schatten8) {
+  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
+  at::Tensor gram = at::bmm(x, x.transpose(1, 2));  // R
+  at::Tensor step = at::empty_like(gram);           // P
+  at::Tensor product = at::empty_like(gram);        // Q
+  at::Tensor scratch = at::empty_like(gram);
+  size_t t = 0;
+  for (const int64_t length : runs) {
+    if (t > 0) at::bmm_out(gram, x, x.transpose(1, 2));
+    for (int64_t i = 0; i < length; ++i, ++t) {
+      const auto [a, b, c] = schedule[t];
+      if (t == 0 && schatten8) {
+        at::bmm_out(step, gram, gram);
+        scale_by_schatten8(x, gram, step);
+        step.mul_(c).add_(gram, b);
+      } else {
+        at::baddbmm_out(step, gram, gram, gram, /*beta=*/b, /*alpha=*/c);
+      }
+      step.diagonal(0, 1, 2).add_(a);
+      if (i + 1 < length) {
+        at::bmm_out(scratch, step, gram);
+        at::bmm_out(gram, scratch, step);
+      }
+      if (i == 0) {
+        std::swap(product, step);
+      } else {
+        at::bmm_out(scratch, step, product);
+        std::swap(product, scratch);
+      }
+    }
+    at::bmm_out(next, product, x);
+    std::swap(x, next);
+  }
+  return x;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim
