@@ -3,7 +3,7 @@
 //
 // The generator of coefficients: per-step quintics that minimize the expected singular-value error
 // on a spectrum (spectrum.hpp) and pass validation (coefficient_validation.hpp). ROOT, arXiv
-// 2511.20626, "AdaNewton", says that coefficients should fit the matrix shape, not how to find them.
+// 2511.20626, "AdaNewton", says that coefficients should fit the shape, not how to find them.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -27,8 +27,8 @@ inline namespace v0 {
 /// @param error set to the largest deviation, if given
 /// @throws c10::Error unless 0 < low <= high.
 inline Quintic minimax_quintic(double low, double high, double* error = nullptr) {
-  TORCH_CHECK(low > 0 && low <= high,
-              "root_optim::minimax_quintic: expected 0 < low <= high, got ", low, " and ", high);
+  TORCH_CHECK(low > 0 && low <= high, "root_optim::minimax_quintic: expected 0 < low <= high, got ",
+              low, " and ", high);
   const double l = low / high;
   Quintic p{15.0 / 8, -10.0 / 8, 3.0 / 8};  // the limit l → 1, where the equations are singular
   double e = 0;
@@ -78,15 +78,19 @@ struct DesignOptions {
   /// The check that the result passes. The default serves float32 and bfloat16 alike.
   ValidationOptions validation =
       ValidationOptions::for_precision(Precision::BFloat16, NormKind::Schatten8);
-  /// Largest number of Levenberg–Marquardt iterations over all starts; 0: what takes about 25 ms on
+  /// Largest number of Levenberg–Marquardt iterations over all starts; 0: what takes about 20 ms on
   /// one core of 2.7 GHz.
   int64_t max_iterations = 0;
+  /// A schedule of as many steps to start from as well, such as the one in use; empty: none. It
+  /// must pass the validation, or it is left out.
+  Schedule warm_start = {};
 };
 
 /// A designed schedule with its figures.
 struct Design {
   Schedule schedule;
-  double mse = 0;  ///< expected_mse on the spectrum it was designed for
+  double mse = 0;             ///< expected_mse on the spectrum, or the parts' weighted mean
+  double relative_error = 0;  ///< its root, or the weighted mean of the parts' roots
   ValidationReport report;
   int64_t iterations = 0;
 };
@@ -131,8 +135,22 @@ class DesignProblem {
     return theta;
   }
 
-  /// Sum of squares: weighted errors plus penalty × squared violations. With `gradient` and `hessian`
-  /// (lower triangle, Gauss–Newton) also JᵀR and JᵀJ.
+  /// The parameters of a schedule that maps the start interval into positive numbers.
+  std::vector<double> parameters(const Schedule& schedule) const {
+    std::vector<double> theta;
+    double end = start_;
+    for (size_t t = 0; t < steps_; ++t) {
+      const Quintic& p = schedule[t];
+      const double next = t + 1 == steps_ ? 1 : range_of(p, 0, end).max * inflate_;
+      const double e2 = end * end, scale = end / next;
+      theta.insert(theta.end(), {p.a * scale, p.b * scale * e2, p.c * scale * e2 * e2});
+      end = next;
+    }
+    return theta;
+  }
+
+  /// Sum of squares: weighted errors plus penalty × squared violations. With `gradient` and
+  /// `hessian` (lower triangle, Gauss–Newton) also JᵀR and JᵀJ.
   double evaluate_at(const std::vector<double>& theta, double penalty, double* gradient,
                      double* hessian) const {
     const size_t d = dimension();
@@ -285,8 +303,7 @@ inline bool solve_damped(const std::vector<double>& hessian, const std::vector<d
 
 /// Levenberg–Marquardt from theta, in place; returns the cost. Counts iterations down in `budget`.
 inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
-                                  std::vector<double>& theta, int64_t& budget,
-                                  double tolerance) {
+                                  std::vector<double>& theta, int64_t& budget, double tolerance) {
   const size_t d = problem.dimension();
   std::vector<double> gradient(d), hessian(d * d), factor, step, trial(d);
   double damping = 1e-3;
@@ -296,6 +313,7 @@ inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
     --budget;
     bool accepted = false;
     for (int attempt = 0; attempt < 12 && !accepted; ++attempt) {
+      if (attempt % 2 == 1) --budget;  // a trial costs about half an iteration
       if (solve_damped(hessian, gradient, damping, d, factor, step)) {
         for (size_t i = 0; i < d; ++i) trial[i] = theta[i] - step[i];
         const double next = problem.evaluate_at(trial, penalty, nullptr, nullptr);
@@ -315,6 +333,19 @@ inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
   return problem.evaluate_at(theta, penalty, nullptr, nullptr);
 }
 
+inline void check_steps(int64_t steps) {
+  TORCH_CHECK(steps >= 1 && steps <= 16,
+              "root_optim::design_schedule: expected 1 to 16 steps, got ", steps);
+}
+
+/// options.max_iterations, or the number that takes about 20 ms.
+inline int64_t iteration_limit(const DesignOptions& options, size_t nodes) {
+  if (options.max_iterations > 0) return options.max_iterations;
+  const double d = 3 * static_cast<double>(options.steps);
+  const double nanoseconds = static_cast<double>(nodes) * d * (0.225 * d + 3);  // measured
+  return std::max<int64_t>(60, static_cast<int64_t>(18e6 / nanoseconds));
+}
+
 }  // namespace detail
 
 /// Designs per-step coefficients for a spectrum.
@@ -323,15 +354,14 @@ inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
 ///             `validate_schedule`.
 /// Algorithm:  minimax compositions (Polar Express, arXiv 2505.16932) for several lower ends, each
 ///             refined by Levenberg–Marquardt with analytic derivatives, bounds as quadratic
-///             penalties in three rounds; then intervals are rescaled to fit exactly, validated, and
-///             the best valid one returned.
+///             penalties in three rounds; then intervals are rescaled to fit exactly, validated,
+///             and the best valid one returned.
 /// Degenerate: if no refined candidate is valid, the best minimax composition is returned.
 /// Complexity: O(iterations × nodes × (3T)²).
-/// Determinism: float64, sequential, no random numbers: the same result for the same compiler flags.
-/// @throws c10::Error for other than 1 to 16 steps, an empty spectrum, or if nothing valid is found.
+/// Determinism: float64, sequential, no random numbers: repeatable for the same compiler flags.
+/// @throws c10::Error for other than 1 to 16 steps, no spectrum, or if nothing valid is found.
 inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& options = {}) {
-  TORCH_CHECK(options.steps >= 1 && options.steps <= 16,
-              "root_optim::design_schedule: expected 1 to 16 steps, got ", options.steps);
+  detail::check_steps(options.steps);
   TORCH_CHECK(!spectrum.sigma.empty() && spectrum.sigma.size() == spectrum.weight.size(),
               "root_optim::design_schedule: expected a spectrum with nodes, got ",
               spectrum.sigma.size(), " nodes and ", spectrum.weight.size(), " weights");
@@ -348,12 +378,7 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
     best.report = std::move(report);
   };
 
-  int64_t limit = options.max_iterations;
-  if (limit <= 0) {
-    const auto d = static_cast<double>(problem.dimension());
-    const double cost = static_cast<double>(spectrum.sigma.size()) * d * (0.225 * d + 3);  // ns
-    limit = std::max<int64_t>(60, static_cast<int64_t>(25e6 / cost));
-  }
+  const int64_t limit = detail::iteration_limit(options, spectrum.sigma.size());
 
   // Starts by their lower end. A third of the iterations for all, a third for the best third, the
   // rest for the best two, under rising penalties.
@@ -366,6 +391,11 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
   const size_t most = static_cast<size_t>(std::max<int64_t>(4, limit / 24));
   for (double low = deepest; low < 0.9 && candidates.size() < most; low *= 1.8) {
     candidates.push_back({0, problem.start(low)});
+    consider(candidates.back().theta);
+  }
+  if (options.warm_start.size() == static_cast<size_t>(options.steps) &&
+      validate_schedule(options.warm_start, options.validation).valid) {
+    candidates.push_back({0, problem.parameters(options.warm_start)});
     consider(candidates.back().theta);
   }
   int64_t used = 0;
@@ -392,6 +422,82 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
   refine(1e6, limit / 6, 1e-6);
   TORCH_CHECK(!best.schedule.empty(),
               "root_optim::design_schedule: expected constraints that some schedule satisfies");
+  best.iterations = used;
+  best.relative_error = std::sqrt(best.mse);
+  return best;
+}
+
+/// Designs per-step coefficients for several spectra: least weighted mean of relative errors.
+///
+/// The mean of the roots, not the root of the mean: a deep spectrum, most of whose singular values
+/// no schedule of that length can lift, has a large error whatever is done, and would otherwise buy
+/// a little less of it with ripple on all the others. Algorithm:  `design_schedule` for the mixture
+/// with each part's weight divided by its root error, at
+///             first that of a minimax composition, then four times again from its result with the
+///             weights of that; the best valid schedule is returned.
+/// @param parts weights > 0, at least one; weights need not sum to one
+/// @throws c10::Error as `design_schedule` and `mixture`.
+inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& parts,
+                             const DesignOptions& options = {}) {
+  detail::check_steps(options.steps);
+  constexpr int rounds = 4;
+  constexpr double floor = 0.003;  // parts with less error than this count alike
+  double total = 0;
+  for (const auto& part : parts) total += part.first;
+  const auto score = [&](Design& design) {
+    design.mse = design.relative_error = 0;
+    for (const auto& [weight, spectrum] : parts) {
+      const double mse = expected_mse(design.schedule, spectrum);
+      design.mse += weight / total * mse;
+      design.relative_error += weight / total * std::sqrt(mse);
+    }
+  };
+  std::vector<std::pair<double, Spectrum>> weighted = parts;
+  const auto reweight = [&](const Schedule& schedule) {
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const double error = std::sqrt(expected_mse(schedule, parts[i].second));
+      weighted[i].first = parts[i].first / std::max(error, floor);
+    }
+  };
+  // The first weights come from a minimax composition.
+  const Spectrum nodes = mixture(parts);
+  const detail::DesignProblem minimax(nodes, options);
+  reweight(
+      minimax.schedule(minimax.start(0.5 * std::pow(4.0, -static_cast<double>(options.steps)))));
+  DesignOptions first = options;
+  const int64_t limit = detail::iteration_limit(options, nodes.sigma.size());
+  first.max_iterations = std::max<int64_t>(1, limit / 2);
+  Design best = design_schedule(mixture(weighted), first);
+  score(best);
+  if (parts.size() == 1) return best;
+  if (options.warm_start.size() == best.schedule.size()) {  // never worse than what is in use
+    Design warm;
+    warm.schedule = options.warm_start;
+    score(warm);
+    warm.report = validate_schedule(warm.schedule, options.validation);
+    warm.iterations = best.iterations;
+    if (warm.report.valid && warm.relative_error < best.relative_error) best = std::move(warm);
+  }
+
+  Schedule current = best.schedule;
+  int64_t used = best.iterations;
+  for (int round = 0; round < rounds; ++round) {
+    reweight(current);
+    const detail::DesignProblem problem(mixture(weighted), options);
+    std::vector<double> theta = problem.parameters(current);
+    for (const double penalty : {100.0, 1e4, 1e6}) {
+      int64_t left = std::max<int64_t>(limit / (6 * rounds), 4);
+      used += left;
+      detail::levenberg_marquardt(problem, penalty, theta, left, 1e-5);
+      used -= left;
+    }
+    Design next;
+    next.schedule = current = problem.schedule(theta);
+    score(next);
+    if (!(next.relative_error < best.relative_error)) continue;
+    next.report = validate_schedule(next.schedule, options.validation);
+    if (next.report.valid) best = std::move(next);
+  }
   best.iterations = used;
   return best;
 }

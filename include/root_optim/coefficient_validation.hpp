@@ -2,9 +2,9 @@
 // Copyright (c) root_optim contributors
 //
 // The check that every schedule passes before use: exact interval propagation through the critical
-// points of each step, no sampling. Coefficients are untrusted input: one of the sets published with
-// ROOT (arXiv 2511.20626, 2048x2048) sends some singular values to 3 after five steps and to 679
-// after six. The sets are in coefficients.hpp.
+// points of each step, no sampling. Coefficients are untrusted input: one of the sets published
+// with ROOT (arXiv 2511.20626, 2048x2048) sends some singular values to 3 after five steps and to
+// 679 after six. The sets are in coefficients.hpp.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -85,13 +85,13 @@ struct StepReport {
 /// Outcome of `validate_schedule`.
 struct ValidationReport {
   bool valid = false;
-  int64_t failing_step = 0;   ///< 1-based; 0 if valid
-  double failing_sigma = 0;   ///< input of the failing step at which it fails
-  std::string reason;         ///< empty if valid
-  double min_output = 0;      ///< smallest output over normalized σ in [low_sigma, 1 + u]
-  double max_output = 0;      ///< largest output over [0, 1 + u]
-  double margin = 0;          ///< smallest escape / interval end − 1 over start and all steps
-  double slope = 0;           ///< product of the a's: how far small σ are lifted
+  int64_t failing_step = 0;  ///< 1-based; 0 if valid
+  double failing_sigma = 0;  ///< input of the failing step at which it fails
+  std::string reason;        ///< empty if valid
+  double min_output = 0;     ///< smallest output over normalized σ in [low_sigma, 1 + u]
+  double max_output = 0;     ///< largest output over [0, 1 + u]
+  double margin = 0;         ///< smallest escape / interval end − 1 over start and all steps
+  double slope = 0;          ///< product of the a's: how far small σ are lifted
   std::vector<StepReport> steps;
 
   static constexpr double low_sigma = 0.01;
@@ -215,9 +215,9 @@ inline std::string format_sigma(double value) {
 ///             e_{T+1} = output bound, found backward. Then forward from M_0 = 1 + u,
 ///             M_t = max p_t on (0, (1 + margin) M_{t−1}]: every (1 + margin) M_t must not exceed
 ///             e_{t+1}. The margin is carried along, so it may be lost at every step at once.
-/// Also:       finite coefficients of magnitude <= 1e4 (tested on bits: -ffast-math), a > 0, and the
-///             condition of ValidationOptions::negative_eigenvalue on each step. That one is for
-///             Gram matrices formed anew at every step; for more steps on one Gram matrix see
+/// Also:       finite coefficients of magnitude <= 1e4 (tested on bits: -ffast-math), a > 0, and
+///             the condition of ValidationOptions::negative_eigenvalue on each step. That one is
+///             for Gram matrices formed anew at every step; for more steps on one Gram matrix see
 ///             `gram_run_length`.
 /// Guarantee:  exact up to rounding in float64 (~1e-14), far inside the margin.
 /// Complexity: about 0.3 µs per step; one allocation.
@@ -249,8 +249,9 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
       }
     }
     if (!(p.a > 0)) {
-      return fail(t + 1, 0, "its slope at zero, " + detail::format_sigma(p.a) +
-                                ", is not positive: it flips or erases small singular values");
+      return fail(t + 1, 0,
+                  "its slope at zero, " + detail::format_sigma(p.a) +
+                      ", is not positive: it flips or erases small singular values");
     }
     report.slope *= p.a;
   }
@@ -261,8 +262,7 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
   std::vector<char> low(steps);
   double limit = options.output_bound;
   for (size_t t = steps; t-- > 0;) {
-    const detail::Escape e =
-        detail::escape_point(schedule[t], limit, options.sign_floor * limit);
+    const detail::Escape e = detail::escape_point(schedule[t], limit, options.sign_floor * limit);
     step[t].escape = limit = e.sigma;
     low[t] = e.low;
   }
@@ -282,8 +282,7 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
     return fail(1, step[0].escape,
                 std::string("the start interval [0, ") + detail::format_sigma(start) +
                     "] must end " + detail::format_sigma(100 * options.margin) +
-                    " % below σ = " + detail::format_sigma(step[0].escape) +
-                    leaves(0));
+                    " % below σ = " + detail::format_sigma(step[0].escape) + leaves(0));
   }
   double end = start * inflate;
   double low_end = ValidationReport::low_sigma, exact_end = start;
@@ -300,8 +299,7 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
                   "it sends σ = " + detail::format_sigma(image.arg_max) + " to " +
                       detail::format_sigma(image.max) + ", which must stay " +
                       detail::format_sigma(100 * options.margin) + " % below " +
-                      detail::format_sigma(limit) +
-                      (last ? ", the output bound" : leaves(t + 1)));
+                      detail::format_sigma(limit) + (last ? ", the output bound" : leaves(t + 1)));
     }
     // λ in [−δ end², 0]: the parabola's ends and, where inside, its vertex.
     const double lambda = -options.negative_eigenvalue * end * end;
@@ -312,8 +310,9 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
       if (vertex > highest) highest = vertex;
     }
     if (lowest <= 0 || highest > 2 * p.a) {
-      return fail(t + 1, 0, "a negative Gram eigenvalue of " + detail::format_sigma(lambda) +
-                                ", which rounding can leave, would grow out of bounds");
+      return fail(t + 1, 0,
+                  "a negative Gram eigenvalue of " + detail::format_sigma(lambda) +
+                      ", which rounding can leave, would grow out of bounds");
     }
     // For the report: [low_end, exact_end] is the image of [low_sigma, 1 + u], without the margin.
     const detail::Range exact = detail::range_of(p, low_end, exact_end);
@@ -333,17 +332,17 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
 inline void check_schedule(const Schedule& schedule, const ValidationOptions& options,
                            const std::string& who) {
   const ValidationReport report = validate_schedule(schedule, options);
-  TORCH_CHECK(report.valid, "root_optim::", who,
-              ": expected coefficients that stay within (0, ", options.output_bound,
-              "] for every matrix, but step ", report.failing_step, " of ", schedule.size(),
-              " fails at σ = ", report.failing_sigma, ": ", report.reason);
+  TORCH_CHECK(report.valid, "root_optim::", who, ": expected coefficients that stay within (0, ",
+              options.output_bound, "] for every matrix, but step ", report.failing_step, " of ",
+              schedule.size(), " fails at σ = ", report.failing_sigma, ": ", report.reason);
 }
 
 /// How many steps, beginning with `first` (0-based), may share one Gram matrix.
 ///
-/// In Gram space λ ← λ (a + bλ + cλ²)², so an eigenvalue −δ that rounding left grows with the square
-/// of the product of the a's and finally diverges. Counts the steps until it passes `tolerance` (in
-/// units of the squared largest singular value); at least 1, at most schedule.size() − first.
+/// In Gram space λ ← λ (a + bλ + cλ²)², so an eigenvalue −δ that rounding left grows with the
+/// square of the product of the a's and finally diverges. Counts the steps until it passes
+/// `tolerance` (in units of the squared largest singular value); at least 1, at most
+/// schedule.size() − first.
 inline int64_t gram_run_length(const Schedule& schedule, size_t first, double negative_eigenvalue,
                                double tolerance = 0.01) {
   int64_t count = 0;

@@ -29,9 +29,7 @@ inline namespace v0 {
 class CoefficientSet {
  public:
   /// (3.4445, −4.7750, 2.0315) at every step. K. Jordan, Muon, 2024; torch.optim.Muon.
-  static CoefficientSet jordan() {
-    return CoefficientSet("jordan", {{3.4445, -4.7750, 2.0315}});
-  }
+  static CoefficientSet jordan() { return CoefficientSet("jordan", {{3.4445, -4.7750, 2.0315}}); }
 
   /// Five triples by J. You, 2025, as circulated with Muon.
   static CoefficientSet you() {
@@ -70,8 +68,8 @@ class CoefficientSet {
 
   /// The triples published with ROOT by (min, max) of the shape; jordan for any other shape.
   ///
-  /// Kept for reproduction. The one for 2048x2048 is not forward-invariant and fails validation: its
-  /// local maximum p(0.5591) = 1.22459 lies above its repelling fixed point 1.22355.
+  /// Kept for reproduction. The one for 2048x2048 is not forward-invariant and fails validation:
+  /// its local maximum p(0.5591) = 1.22459 lies above its repelling fixed point 1.22355.
   static CoefficientSet root_paper() { return CoefficientSet("root_paper", {}); }
 
   /// One triple at every step.

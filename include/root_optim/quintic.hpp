@@ -5,6 +5,7 @@
 // the check before use in coefficient_validation.hpp, the generator in coefficient_design.hpp.
 #pragma once
 
+#include <ostream>
 #include <vector>
 
 namespace root_optim {
@@ -20,6 +21,9 @@ struct Quintic {
     return l.a == r.a && l.b == r.b && l.c == r.c;
   }
   friend bool operator!=(const Quintic& l, const Quintic& r) { return !(l == r); }
+  friend std::ostream& operator<<(std::ostream& out, const Quintic& p) {
+    return out << '(' << p.a << ", " << p.b << ", " << p.c << ')';
+  }
 };
 
 /// One triple per step, first step first.

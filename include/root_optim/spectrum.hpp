@@ -2,8 +2,7 @@
 // Copyright (c) root_optim contributors
 //
 // Models of the singular values that the iteration meets after its own normalization, as quadrature
-// rules, and the expected error of a schedule on them. What is designed for them is in
-// coefficient_design.hpp.
+// rules, and the expected error of a schedule on them. Designs for them: coefficient_design.hpp.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -85,7 +84,8 @@ inline void normalize_weights(Spectrum& s) {
 ///           (2/π) sin²φ / λ in φ; norms from its moments (Σσ² = mn; Σσ⁸ = mn⁴(1 + 6γ + 6γ² + γ³)).
 ///           Finite size: beyond each soft edge the mean density of the real ensemble, ½Ai(ξ) and
 ///           smaller terms in the Tracy–Widom scale; for m = n the excess at the hard edge, where
-///           the real ensemble's density is 1.57 times the bulk's (fitted to 20,000 samples, n = 64).
+///           the real ensemble's density is 1.57 times the bulk's (fitted to 20,000 samples
+///           of n = 64).
 /// Quadrature: Gauss–Legendre panels, graded towards the smallest σ, where the error is made.
 /// @param rows, cols >= 1
 /// @param nodes per panel, 2 to 64; panels shrink by 1.5. The default resolves six optimal steps.
@@ -97,10 +97,9 @@ inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int
   const auto n = static_cast<double>(std::max(rows, cols));
   if (std::min(rows, cols) == 1) return {{1.0}, {1.0}};
   const double gamma = m / n, root = std::sqrt(gamma);
-  const double scale =
-      norm == NormKind::Frobenius
-          ? 1 / std::sqrt(m)
-          : 1 / std::pow(m * (1 + gamma * (6 + gamma * (6 + gamma))), 0.125);
+  const double scale = norm == NormKind::Frobenius
+                           ? 1 / std::sqrt(m)
+                           : 1 / std::pow(m * (1 + gamma * (6 + gamma * (6 + gamma))), 0.125);
   Spectrum s;
   const auto add = [&](double lambda, double weight) {
     s.sigma.push_back(std::min(1.0, std::sqrt(lambda) * scale));
@@ -133,8 +132,7 @@ inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int
     const auto [xi, wi] = detail::gauss_legendre(6);
     for (size_t i = 0; i < xi.size(); ++i) {
       const double z = 2 + 2 * xi[i];
-      add(edge + z * width,
-          2 * wi[i] * 0.185 * std::exp(-z * (0.565 + 0.435 * std::sqrt(z))) / m);
+      add(edge + z * width, 2 * wi[i] * 0.185 * std::exp(-z * (0.565 + 0.435 * std::sqrt(z))) / m);
     }
   };
   const double sm = std::sqrt(m), sn = std::sqrt(n);
@@ -157,13 +155,15 @@ struct HeavyTail {
 /// Math: σ(q)/σ_max = median^((2q)^k), k such that σ(1) = 1/condition. Nearly rank-deficient, as
 /// momentum of trained networks is.
 inline Spectrum heavy_tailed_spectrum(int64_t count, NormKind norm, const HeavyTail& shape = {},
-                                      int nodes = 6, int panels = 64) {
+                                      int nodes = 5, int panels = 32) {
   TORCH_CHECK(count >= 1 && nodes >= 2 && nodes <= 64 && panels >= 1,
               "root_optim::heavy_tailed_spectrum: expected count, panels >= 1 and 2 to 64 nodes, "
-              "got ", count, ", ", panels, ", ", nodes);
-  TORCH_CHECK(shape.median > 0 && shape.median < 1 && shape.condition > 1 / shape.median,
-              "root_optim::heavy_tailed_spectrum: expected 0 < median < 1 < median * condition, got ",
-              shape.median, " and ", shape.condition);
+              "got ",
+              count, ", ", panels, ", ", nodes);
+  TORCH_CHECK(
+      shape.median > 0 && shape.median < 1 && shape.condition > 1 / shape.median,
+      "root_optim::heavy_tailed_spectrum: expected 0 < median < 1 < median * condition, got ",
+      shape.median, " and ", shape.condition);
   const double depth = -std::log(shape.median);
   const double k = std::log2(std::log(shape.condition) / depth);
   const auto [x, w] = detail::gauss_legendre(nodes);
