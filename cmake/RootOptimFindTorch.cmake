@@ -132,7 +132,10 @@ function(_root_optim_choose_config out_libraries out_problem)
 
   if(EXISTS "${directory}/libtorch_cuda.so")
     find_package(CUDAToolkit QUIET)
-    if(NOT CUDAToolkit_FOUND)
+    if(CUDAToolkit_FOUND)  # what LibTorch's configuration misses in it, if anything, ends the run
+      message(STATUS "LibTorch is a CUDA build. Should its configuration fail for want of a complete "
+                     "CUDA toolkit, pass -DROOT_OPTIM_TORCH_ROOT=${prefix}")
+    else()
       set(${out_problem}
           "The LibTorch at ${prefix} is a CUDA build, and there is no CUDA toolkit on this machine: LibTorch's own CMake configuration refuses that. Do one of these:\n  - pass -DROOT_OPTIM_TORCH_ROOT=${prefix}\n    which links it without that configuration and needs no toolkit;\n  - use a CPU build of LibTorch;\n  - install the CUDA toolkit."
           PARENT_SCOPE)
