@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Save, load, continue: the same bits as without the interruption, on a fresh optimizer of the same
+// model; and what a checkpoint of another model, program or file does.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <cstdio>
+#include <sstream>
+
+#include "support/devices.hpp"
+#include "support/tolerances.hpp"
+#include "support/training.hpp"
+
+using namespace root_optim;
+using test::contains;
+using test::on;
+using test::parameter;
+using test::train;
+
+namespace {
+
+using Group = torch::optim::OptimizerParamGroup;
+using Tensors = std::vector<at::Tensor>;
+
+/// Parameters of every kind, and an optimizer with two groups over them.
+template <class Optimizer>
+struct Model {
+  using Options = typename Optimizer::Options;
+
+  explicit Model(at::TensorOptions where = at::kFloat, Options defaults = Options(0.05),
+                 Options special =
+                     Options(0.02).weight_decay(0.3).nesterov(false).layout(Layout().split_rows(3)))
+      : parameters{parameter({16, 24}, 1, where), parameter({16, 24}, 2, where),
+                   parameter({24}, 3, where), parameter({24, 16}, 4, where),
+                   parameter({8, 4, 3, 3}, 5, where)},
+        optimizer(std::vector<Group>{Group(Tensors(parameters.begin(), parameters.begin() + 3)),
+                                     Group(Tensors(parameters.begin() + 3, parameters.begin() + 4),
+                                           std::make_unique<Options>(special)),
+                                     Group(Tensors(parameters.begin() + 4, parameters.end()))},
+                  defaults) {}
+
+  Model(const Model&) = delete;
+
+  void set_parameters(const Model& other) {
+    at::NoGradGuard no_grad;
+    for (size_t i = 0; i < parameters.size(); ++i) parameters[i].copy_(other.parameters[i]);
+  }
+  const Options& options(size_t group) const {
+    return static_cast<const Options&>(optimizer.param_groups()[group].options());
+  }
+
+  Tensors parameters;
+  Optimizer optimizer;
+};
+
+template <class Optimizer>
+std::string saved(const Optimizer& optimizer) {
+  std::ostringstream file;
+  root_optim::save(optimizer, file);
+  return file.str();
+}
+
+template <class Optimizer>
+void load_from(Optimizer& optimizer, const std::string& content) {
+  std::istringstream file(content);
+  root_optim::load(optimizer, file);
+}
+
+/// Everything an optimizer knows, for "nothing has changed".
+template <class Optimizer>
+void check_equal(Model<Optimizer>& a, Model<Optimizer>& b) {
+  for (size_t i = 0; i < a.parameters.size(); ++i) {
+    INFO("parameter " << i);
+    CHECK_THAT(a.parameters[i], test::same_as(b.parameters[i]));
+    const auto key_a = root_optim::detail::state_key(a.parameters[i]);
+    const auto key_b = root_optim::detail::state_key(b.parameters[i]);
+    const bool has_state = a.optimizer.state().count(key_a) != 0;
+    REQUIRE(has_state == (b.optimizer.state().count(key_b) != 0));
+    if (!has_state) continue;
+    CHECK((static_cast<const ParamState&>(*a.optimizer.state().at(key_a)) ==
+           static_cast<const ParamState&>(*b.optimizer.state().at(key_b))));
+  }
+  for (size_t g = 0; g < a.optimizer.param_groups().size(); ++g) {
+    CHECK((a.options(g) == b.options(g)));
+  }
+}
+
+template <class Optimizer>
+void check_resume(at::TensorOptions where, bool with_torch_save) {
+  INFO(where.dtype() << " on " << where.device() << (with_torch_save ? ", torch::save" : ""));
+  Model<Optimizer> uninterrupted(where), first(where), second(where);
+  train(uninterrupted.optimizer, uninterrupted.parameters, 0, 8);
+  train(first.optimizer, first.parameters, 0, 4);
+
+  std::stringstream file;
+  if (with_torch_save) {
+    torch::save(first.optimizer, file);
+    torch::load(second.optimizer, file);
+  } else {
+    root_optim::save(first.optimizer, file);
+    root_optim::load(second.optimizer, file);
+  }
+  second.set_parameters(first);
+  check_equal(first, second);
+  train(second.optimizer, second.parameters, 4, 8);
+  check_equal(uninterrupted, second);
+}
+
+}  // namespace
+
+TEST_CASE("save, load, continue equals uninterrupted, bit by bit", "[checkpoint]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat, at::kBFloat16, at::kHalf);
+  const bool with_torch_save = GENERATE(false, true);
+  check_resume<Root>(on(device, dtype), with_torch_save);
+  check_resume<Muon>(on(device, dtype), with_torch_save);
+}
+
+TEST_CASE("a file by path", "[checkpoint]") {
+  const std::string path = "root_optim_test_checkpoint.pt";  // in the build's working directory
+  Model<Root> first, second;
+  train(first.optimizer, first.parameters, 0, 2);
+  root_optim::save(first.optimizer, path);
+  root_optim::load(second.optimizer, path);
+  second.set_parameters(first);
+  check_equal(first, second);
+  std::remove(path.c_str());
+  CHECK_THROWS_AS(root_optim::load(second.optimizer, path), std::exception);
+  check_equal(first, second);
+}
+
+TEST_CASE("options come back on every version of LibTorch", "[checkpoint]") {
+  using Options = RootOptions;
+  const auto unusual = Options(0.7)
+                           .momentum(0.5)
+                           .filter(SoftThreshold().relative_to_rms(2))
+                           .orthogonalizer(AdaNewton().steps(6))
+                           .betas(std::make_tuple(0.5, 0.25))
+                           .names({"conv.weight"});
+  Model<Root> first(at::kFloat, Options(0.9), Options(unusual).names({}));
+  first.optimizer.param_groups()[2].options().set_lr(0.123);  // as a scheduler would
+  train(first.optimizer, first.parameters, 0, 1);
+  Model<Root> second;
+  load_from(second.optimizer, saved(first.optimizer));
+  CHECK((second.options(0) == Options(0.9)));
+  CHECK((second.options(1) == Options(unusual).names({})));
+  CHECK(second.options(2).lr() == 0.123);
+}
+
+TEST_CASE("a checkpoint before the first step, and into a used optimizer", "[checkpoint]") {
+  Model<Root> fresh, used;
+  const std::string untouched = saved(fresh.optimizer);
+  train(used.optimizer, used.parameters, 0, 3);
+  load_from(used.optimizer, untouched);
+  CHECK(used.optimizer.state().empty());  // no momentum of the past
+  used.set_parameters(fresh);
+  train(used.optimizer, used.parameters, 0, 2);
+  train(fresh.optimizer, fresh.parameters, 0, 2);
+  check_equal(fresh, used);
+}
+
+TEST_CASE("state moves to the parameter's device and dtype of state", "[checkpoint]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  Model<Root> single(at::kFloat), dbl(on(device, at::kDouble));
+  train(single.optimizer, single.parameters, 0, 2);
+  load_from(dbl.optimizer, saved(single.optimizer));
+  const auto momentum = [](Model<Root>& model) {
+    return static_cast<const ParamState&>(
+               *model.optimizer.state().at(root_optim::detail::state_key(model.parameters[0])))
+        .momentum_buffer();
+  };
+  CHECK(momentum(dbl).scalar_type() == at::kDouble);
+  CHECK(momentum(dbl).device() == dbl.parameters[0].device());
+  CHECK_THAT(momentum(dbl).to(at::kCPU, at::kFloat), test::same_as(momentum(single)));
+}
+
+TEST_CASE("a checkpoint holds values, not addresses", "[checkpoint]") {
+  Model<Root> a, b;
+  train(a.optimizer, a.parameters, 0, 2);
+  train(b.optimizer, b.parameters, 0, 2);
+  CHECK(saved(a.optimizer) == saved(b.optimizer));
+  // A loaded optimizer shares no memory with the one that was saved.
+  load_from(b.optimizer, saved(a.optimizer));
+  train(b.optimizer, b.parameters, 2, 4);
+  Model<Root> c;
+  train(c.optimizer, c.parameters, 0, 2);
+  check_equal(a, c);
+}
+
+TEST_CASE("a checkpoint of something else is refused and changes nothing", "[checkpoint][errors]") {
+  Model<Root> model, twin;
+  train(model.optimizer, model.parameters, 0, 2);
+  train(twin.optimizer, twin.parameters, 0, 2);
+  const auto refused = [&](const std::string& content, const std::string& message) {
+    INFO(message);
+    CHECK_THROWS_WITH(load_from(model.optimizer, content), contains(message));
+    check_equal(twin, model);
+  };
+  const auto content_of = [](const std::vector<Group>& groups, int64_t steps = 1) {
+    Root root(groups);
+    for (const auto& group : root.param_groups()) train(root, group.params(), 0, steps);
+    return saved(root);
+  };
+  const at::Tensor w = parameter({16, 24}, 6), b = parameter({24}, 7),
+                   k = parameter({8, 4, 3, 3}, 8);
+
+  refused(content_of({Group({w})}), "expected 3 parameter groups, got 1");
+  refused(content_of({Group({w}), Group({b}), Group({k})}),
+          "expected 3 parameters in group 0, got 1");
+  refused(content_of(
+              {Group({w, parameter({16, 23}, 9), b}), Group({parameter({24, 16}, 9)}), Group({k})}),
+          "expected the shape of parameter (group 0, index 1, shape [16, 24]), got [16, 23]");
+
+  Model<Muon> muon;
+  refused(saved(muon.optimizer), "expected filter 'soft_threshold', got 'no_filter'");
+
+  std::ostringstream adamw_file;
+  torch::optim::AdamW adamw({w});
+  torch::save(adamw, adamw_file);
+  refused(adamw_file.str(), "expected a checkpoint written by root_optim, got another archive");
+
+  std::ostringstream module_file;
+  torch::save(torch::nn::Linear(2, 2), module_file);
+  refused(module_file.str(), "expected a checkpoint written by root_optim, got another archive");
+}
+
+TEST_CASE("names that disagree are refused", "[checkpoint][errors]") {
+  const auto named = [](const std::vector<std::string>& names) {
+    return std::vector<Group>{Group({parameter({16, 24}, 1), parameter({16, 24}, 2)},
+                                    std::make_unique<RootOptions>(RootOptions().names(names)))};
+  };
+  Root saved_from(named({"a", "b"})), same(named({"a", "b"})), swapped(named({"b", "a"})),
+      unnamed(named({}));
+  const std::string content = saved(saved_from);
+  CHECK_NOTHROW(load_from(same, content));
+  CHECK_NOTHROW(load_from(unnamed, content));
+  CHECK_THROWS_WITH(load_from(swapped, content),
+                    contains("expected the state of parameter 'b' (group 0, index 0, shape "
+                             "[16, 24]), got that of 'a'"));
+}
+
+TEST_CASE("a damaged file throws and changes nothing", "[checkpoint][errors]") {
+  Model<Root> model, twin;
+  train(model.optimizer, model.parameters, 0, 2);
+  train(twin.optimizer, twin.parameters, 0, 2);
+  const std::string content = saved(model.optimizer);
+  for (const std::string& damaged :
+       {std::string(), std::string("not an archive"), content.substr(0, content.size() / 2),
+        content.substr(content.size() / 2)}) {
+    INFO(damaged.size() << " of " << content.size() << " bytes");
+    CHECK_THROWS_AS(load_from(model.optimizer, damaged), std::exception);
+    check_equal(twin, model);
+  }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Policies that a user writes: an outlier filter with a setting, an orthogonalizer without any, and
+// what the optimizer does with policies that misbehave.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <sstream>
+
+#include "support/devices.hpp"
+#include "support/reference.hpp"
+#include "support/tolerances.hpp"
+#include "support/training.hpp"
+
+using namespace root_optim;
+using test::Quantity;
+using test::tolerance;
+
+namespace {
+
+/// A filter with a setting.
+struct HuberClip {
+  static constexpr const char* name = "huber_clip";
+  double delta = 1.0;
+  void validate() const { TORCH_CHECK(delta > 0, "HuberClip: expected delta > 0, got ", delta); }
+  void serialize(Fields& out) const { out.set("delta", delta); }
+  void deserialize(const Fields& in) { delta = in.get<double>("delta"); }
+  at::Tensor operator()(const at::Tensor& u) const { return u.clamp(-delta, delta); }
+};
+
+/// An orthogonalizer without settings: only the row norms are made equal.
+struct NormalizeRows {
+  static constexpr const char* name = "normalize_rows";
+  at::Tensor operator()(const at::Tensor& x) const {
+    return x / x.norm(2, {2}, /*keepdim=*/true).clamp_min(1e-12);
+  }
+};
+
+struct DropRows {
+  static constexpr const char* name = "drop_rows";
+  at::Tensor operator()(const at::Tensor& x) const { return x.slice(1, 1); }
+};
+
+struct ReturnNothing {
+  static constexpr const char* name = "return_nothing";
+  at::Tensor operator()(const at::Tensor&) const { return {}; }
+};
+
+using Custom = OrthogonalizedOptimizer<HuberClip, NormalizeRows>;
+
+Custom::Options clipped_at(double delta) {
+  HuberClip filter;
+  filter.delta = delta;
+  return Custom::Options(1e-2).filter(filter);
+}
+
+}  // namespace
+
+TEST_CASE("a user's policies take the place of ours", "[custom_policy]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::Tensor start = test::gaussian({12, 16}, 61);
+  const at::Tensor p = test::parameter(start.to(device));
+  Custom optimizer({p}, clipped_at(0.25).momentum(0).weight_decay(0.5).scale(LrScale::None));
+  const at::Tensor gradient = test::gradient_of(p.sizes(), 1);
+  test::set_gradient(p, gradient);
+  optimizer.step();
+  const at::Tensor body = gradient.clamp(-0.25, 0.25);
+  const at::Tensor expected =
+      (1 - 1e-2 * 0.5) * start - 1e-2 * body / body.norm(2, {1}, /*keepdim=*/true);
+  CHECK_THAT(p, test::close_to(expected, tolerance(Quantity::StepVsReference, at::kDouble)));
+}
+
+TEST_CASE("every group has its own copy of a user's policy", "[custom_policy]") {
+  const at::Tensor a = test::parameter({12, 16}, 62), b = test::parameter({12, 16}, 62);
+  std::vector<Custom::Group> groups;
+  groups.emplace_back(std::vector<at::Tensor>{a},
+                      std::make_unique<Custom::Options>(clipped_at(0.1)));
+  groups.emplace_back(std::vector<at::Tensor>{b},
+                      std::make_unique<Custom::Options>(clipped_at(9.0)));
+  Custom together(groups);
+  const at::Tensor alone = test::parameter({12, 16}, 62);
+  Custom single({alone}, clipped_at(0.1));
+  test::train(together, {a, b}, 0, 3);
+  test::train(single, {alone}, 0, 3);
+  CHECK_THAT(a, test::same_as(alone));
+  CHECK_FALSE(at::equal(a, b));
+}
+
+TEST_CASE("a user's policy is written to checkpoints and compared", "[custom_policy]") {
+  CHECK(clipped_at(0.5) == clipped_at(0.5));
+  CHECK(clipped_at(0.5) != clipped_at(0.25));
+  const at::Tensor p = test::parameter({12, 16}, 63);
+  Custom saved({p}, clipped_at(0.5));
+  test::train(saved, {p}, 0, 2);
+  std::stringstream file;
+  root_optim::save(saved, file);
+
+  Custom loaded({p}, clipped_at(7));
+  root_optim::load(loaded, file);
+  const auto& options = static_cast<const Custom::Options&>(loaded.param_groups()[0].options());
+  CHECK(options.filter().delta == 0.5);
+
+  file.seekg(0);
+  Root other({p});
+  CHECK_THROWS_WITH(root_optim::load(other, file),
+                    test::contains("expected filter 'soft_threshold', got 'huber_clip'"));
+}
+
+TEST_CASE("a user's policy is validated with the options", "[custom_policy][errors]") {
+  const at::Tensor p = test::parameter({12, 16}, 64);
+  CHECK_THROWS_WITH(Custom({p}, clipped_at(-1)),
+                    test::contains("HuberClip: expected delta > 0, got -1"));
+}
+
+TEST_CASE("a policy that changes the shape is refused, and nothing has changed",
+          "[custom_policy][errors]") {
+  const at::Tensor p = test::parameter({12, 16}, 65);
+  const at::Tensor before = p.detach().clone();
+  test::set_gradient(p, test::gaussian({12, 16}, 66));
+  using Dropping = OrthogonalizedOptimizer<NoFilter, DropRows>;
+  Dropping dropping({p}, Dropping::Options());
+  CHECK_THROWS_WITH(
+      dropping.step(),
+      test::contains("expected policies 'no_filter' and 'drop_rows' to keep the shape "
+                     "[1, 12, 16], got [1, 11, 16]"));
+  using Empty = OrthogonalizedOptimizer<NoFilter, ReturnNothing>;
+  Empty empty({p}, Empty::Options());
+  CHECK_THROWS_WITH(empty.step(), test::contains("got no tensor"));
+  CHECK_THAT(p, test::same_as(before));
+}
+
+TEST_CASE("the exact polar factor as orthogonalizer", "[custom_policy][exact_polar]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  using Exact = OrthogonalizedOptimizer<NoFilter, ExactPolar>;
+  for (const auto& [name, gradient] : test::hard_spectra()) {
+    if (gradient.numel() == 0) continue;
+    INFO(name);
+    const at::Tensor p = test::parameter(gradient.sizes(), 67, test::on(device, at::kDouble));
+    const at::Tensor start = p.detach().to(at::kCPU).clone();
+    Exact exact({p}, Exact::Options(0.5)
+                         .rule(Rule::Orthogonalized)
+                         .momentum(0)
+                         .weight_decay(0)
+                         .scale(LrScale::None)
+                         .orthogonalizer(ExactPolar().tolerance(1e-12)));
+    test::set_gradient(p, gradient);
+    exact.step();
+    const at::Tensor polar = test::reference::polar_factor(gradient, 1e-12);
+    CHECK_THAT(p,
+               test::close_to(start - 0.5 * polar, tolerance(Quantity::ExactPolar, at::kDouble)));
+  }
+}
