@@ -8,17 +8,18 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/util/ArrayRef.h>               // IntArrayRef
-#include <c10/util/Exception.h>              // TORCH_CHECK, c10::Error
-#include <torch/nn/module.h>                 // Module
-#include <torch/nn/modules/activation.h>     // MultiheadAttentionImpl
-#include <torch/nn/modules/batchnorm.h>      // BatchNorm*Impl
-#include <torch/nn/modules/conv.h>           // Conv*Impl, ConvTranspose*Impl
-#include <torch/nn/modules/embedding.h>      // EmbeddingImpl, EmbeddingBagImpl
-#include <torch/nn/modules/instancenorm.h>   // InstanceNorm*Impl
-#include <torch/nn/modules/linear.h>         // LinearImpl
-#include <torch/nn/modules/normalization.h>  // LayerNormImpl, GroupNormImpl
-#include <torch/nn/modules/rnn.h>            // LSTMImpl, GRUImpl, RNNImpl and their cells
+#include <c10/util/ArrayRef.h>                 // IntArrayRef
+#include <c10/util/Exception.h>                // TORCH_CHECK, c10::Error
+#include <torch/nn/functional/instancenorm.h>  // instancenorm.h of LibTorch 1.13 needs it first
+#include <torch/nn/module.h>                   // Module
+#include <torch/nn/modules/activation.h>       // MultiheadAttentionImpl
+#include <torch/nn/modules/batchnorm.h>        // BatchNorm*Impl
+#include <torch/nn/modules/conv.h>             // Conv*Impl, ConvTranspose*Impl
+#include <torch/nn/modules/embedding.h>        // EmbeddingImpl, EmbeddingBagImpl
+#include <torch/nn/modules/instancenorm.h>     // InstanceNorm*Impl
+#include <torch/nn/modules/linear.h>           // LinearImpl
+#include <torch/nn/modules/normalization.h>    // LayerNormImpl, GroupNormImpl
+#include <torch/nn/modules/rnn.h>              // LSTMImpl, GRUImpl, RNNImpl and their cells
 
 #include <cstddef>
 #include <cstdint>
