@@ -2,11 +2,16 @@
 // Copyright (c) root_optim contributors
 //
 // The mathematics without the optimizer: approximate polar factors of one matrix, held against the
-// exact one. Prints a table like
+// exact one. Prints:
 //
 //   coefficients    steps  relative error  singular values
-//   jordan              5          0.1…    0.6… to 1.1…
-//   ...
+//   cubic               5         0.00…  0.98… to 1.00…
+//   jordan              5         0.1…  0.6… to 1.1…
+//   you                 5         0.01…  0.9… to 1.0…
+//   polar_express       5         0.08…  0.8… to 1.1…
+//   ada_newton          5         0.05…  0.9… to 1.0…
+//   ada_newton          8         0.01…  0.9… to 1.0…
+//   exact               0         0.00000  1.0000 to 1.0000
 //   largest singular value within the promised bound: yes
 #include <fmt/format.h>
 #include <torch/torch.h>
@@ -33,7 +38,7 @@ int main() {
     report(name, 5, root_optim::orthogonalize(x, schedule));
   }
   const auto batch = x.unsqueeze(0);  // policies take batches [k, m, n]
-  report("ada_newton", 5, root_optim::AdaNewton()(batch)[0]);
+  report("ada_newton", 5, root_optim::AdaNewton().steps(5)(batch)[0]);
   report("ada_newton", 8, root_optim::AdaNewton().steps(8)(batch)[0]);
   report("exact", 0, root_optim::ExactPolar()(batch)[0]);
   std::cout << "largest singular value within the promised bound: "

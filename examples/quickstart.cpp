@@ -23,7 +23,7 @@ int main() {
   torch::nn::Sequential teacher(Linear(32, 64), torch::nn::Tanh(), Linear(64, 16));
   torch::nn::Sequential student(Linear(32, 64), torch::nn::Tanh(), Linear(64, 16));
 
-  // Matrices go to ROOT; biases, norms, embeddings and the output head to the built-in AdamW.
+  // Matrices go to ROOT; biases (and norms, embeddings, a named output head) to the built-in AdamW.
   const auto table = root_optim::route(*student, root_optim::RootOptions(3e-3));
   std::cout << table;
   root_optim::Root optimizer(table.groups());

@@ -10,15 +10,10 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <sstream>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include <root_optim/calibrator.hpp>
-#include <root_optim/coefficient_table.hpp>
 #include <root_optim/default_coefficients.hpp>
 #include <root_optim/detail/finite.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
@@ -29,22 +24,17 @@
 namespace root_optim {
 inline namespace v0 {
 
-/// Policy: Newton–Schulz with coefficients (a, b, c)^(m,n) per step, steps per shape, and
-/// Schatten-8 normalization.
+/// Policy: Newton–Schulz with the shipped coefficients, steps per shape, and Schatten-8 normalization.
 ///
-/// Steps:   `budget` fixes the cost, relative to the FLOP of the plain five-step iteration on the
-/// same
+/// Steps:   `budget` fixes the cost, relative to the FLOP of the plain five-step iteration on the same
 ///          shape, and each shape gets as many steps as fit. In float32 wide matrices are cheap in
 ///          Gram space, so with the default they get more: 5 for square ones, 6 for 1:2, 9 for 1:4.
-///          `steps` fixes the number instead.
-/// Coefficients: those of `table` where one is given, else the shipped ones, which are one schedule
-///          per number of steps: for the mixture of spectra that they serve, designs for single
-///          shapes are not better by more than about 0.5 %. All pass validation in every compute
-///          dtype; the published ones, which do not, are CoefficientSet::root_paper() for
-///          NewtonSchulz.
-/// Copies share the table and the calibrator.
-/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own
-/// for
+///          In bfloat16, which is always direct, every shape gets 5. `steps` fixes the number instead.
+/// Coefficients: a triple per step, one schedule per number of steps for all shapes: for the mixture
+///          of spectra that they serve, designs for single shapes are better by about 0.5 % only. All
+///          pass validation in every compute dtype; the published ones, which do not, are
+///          CoefficientSet::root_paper() for NewtonSchulz.
+/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own for
 ///          every step in place of one repeated, another norm, steps by shape.
 class AdaNewton {
  public:
@@ -71,31 +61,11 @@ class AdaNewton {
     form_ = form;
     return *this;
   }
-  /// Coefficients of one's own: entries of the table, designed by its model where it has none yet.
-  /// Default: none, the shipped coefficients.
-  AdaNewton& table(std::shared_ptr<CoefficientTable> table) {
-    table_ = std::move(table);
-    calibrator_ = nullptr;
-    return *this;
-  }
-  /// Redesigns the coefficients every `every` steps from the spectra that training shows (see
-  /// calibrator.hpp), into the table given before, or a new one. 0 switches it off. Default: off.
-  /// Range: >= 0. Synchronizes with the host when it redesigns.
-  AdaNewton& calibrate(int64_t every) {
-    TORCH_CHECK(every >= 0, "root_optim::AdaNewton::calibrate: expected every >= 0, got ", every);
-    if (every > 0 && table_ == nullptr) table_ = std::make_shared<CoefficientTable>();
-    calibrator_ = every > 0 ? std::make_shared<Calibrator>(table_, every) : nullptr;
-    return *this;
-  }
 
   double budget() const { return budget_; }
   std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
   Form form() const { return form_; }
-  /// The table, or null for the shipped coefficients.
-  const std::shared_ptr<CoefficientTable>& table() const { return table_; }
-  /// The calibrator, or null.
-  const std::shared_ptr<Calibrator>& calibrator() const { return calibrator_; }
 
   /// The number of steps on a rows × cols matrix: `steps`, or as many as `budget` affords, but at
   /// least three.
@@ -104,7 +74,7 @@ class AdaNewton {
     const double affordable = budget_ * direct_flops(rows, cols, 5);
     int64_t steps = max_default_steps;
     while (steps > min_default_steps &&
-           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).flops >
+           plan_iteration(rows, cols, default_schedule(steps), precision, form_).flops >
                affordable) {
       --steps;
     }
@@ -113,9 +83,7 @@ class AdaNewton {
 
   /// The triples for a rows × cols matrix.
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
-    const int64_t steps = steps_for(rows, cols, precision);
-    return table_ ? table_->schedule(rows, cols, steps, precision)
-                  : default_schedule(steps, precision);
+    return default_schedule(steps_for(rows, cols, precision));
   }
 
   /// @throws c10::Error if a setting is out of range.
@@ -126,18 +94,13 @@ class AdaNewton {
                 "root_optim::AdaNewton: expected ", min_default_steps,
                 " <= steps <= ", max_default_steps, ", got ", *steps_);
     detail::check_compute_dtype(compute_dtype_, "AdaNewton");
+    detail::check_enum("AdaNewton", "form", form_, Form::Gram);
   }
   void serialize(Fields& out) const {
     out.set("budget", budget_);
     out.set("steps", steps_ ? std::vector<int64_t>{*steps_} : std::vector<int64_t>{});
     out.set("compute_dtype", detail::dtype_name(compute_dtype_));
     out.set("form", static_cast<int64_t>(form_));
-    out.set("table", table_ ? table_->to_text() : std::string());
-    if (calibrator_) {
-      Fields calibrator;
-      calibrator_->serialize(calibrator);
-      out.insert("calibrator", calibrator);
-    }
   }
   void deserialize(const Fields& in) {
     budget_ = in.get<double>("budget");
@@ -145,15 +108,6 @@ class AdaNewton {
     steps_ = steps.empty() ? std::nullopt : std::optional<int64_t>(steps.front());
     compute_dtype_ = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
     form_ = in.get_enum("form", Form::Gram);
-    table_ = nullptr;
-    if (const auto& text = in.get<std::string>("table"); !text.empty()) {
-      std::istringstream stream(text);
-      table_ = std::make_shared<CoefficientTable>();
-      table_->read(stream, "checkpoint");
-    }
-    const Fields calibrator = in.nested("calibrator");
-    calibrate(calibrator.values().empty() ? 0 : calibrator.get<int64_t>("every"));
-    if (calibrator_) calibrator_->deserialize(calibrator);
   }
 
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
@@ -164,8 +118,6 @@ class AdaNewton {
     options.compute_dtype = compute_dtype_.value_or(default_compute_dtype(x));
     options.form = form_;
     const Precision precision = detail::precision_of(*options.compute_dtype, x);
-    if (calibrator_)
-      calibrator_->observe(x, steps_for(x.size(-2), x.size(-1), precision), precision);
     return orthogonalize(x, schedule(x.size(-2), x.size(-1), precision), options);
   }
 
@@ -174,8 +126,6 @@ class AdaNewton {
   std::optional<int64_t> steps_;
   std::optional<at::ScalarType> compute_dtype_;
   Form form_ = Form::Auto;
-  std::shared_ptr<CoefficientTable> table_;
-  std::shared_ptr<Calibrator> calibrator_;
 };
 
 }  // namespace v0

@@ -27,8 +27,7 @@ struct AdamWResult {
 /// Shapes:  all tensors of one shape; gradient, exp_avg, exp_avg_sq of one dtype (float32 or
 ///          float64), parameter of any floating dtype. Nothing is written.
 /// Accuracy: the same operations in the same order as torch::optim::AdamW, so equal to it in
-/// float32
-///          and float64; half-precision parameters are computed in float32 and rounded once.
+///          float32 and float64; half-precision parameters are computed in float32 and rounded once.
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
 /// @param step t, counted from 1.
 inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,

@@ -10,7 +10,10 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/serialize/archive.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <fstream>
+#include <ios>
 #include <istream>
 #include <ostream>
 #include <string>
@@ -113,16 +116,32 @@ inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
 
 }  // namespace detail
 
-/// Writes an optimizer's complete state and options to a file or stream.
+/// Writes an optimizer's complete state and options to a stream, opened in binary mode.
 ///
-/// torch::save(optimizer, …) writes the same archive.
-/// @param to a path (std::string) or a std::ostream, opened in binary mode.
+/// torch::save(optimizer, …) writes the same archive. Memory: once the size of the checkpoint, since
+/// LibTorch's own writer ends the program when a stream fails.
 /// @throws c10::Error if it cannot be written.
-template <class Optimizer, class Destination>
-void save(const Optimizer& optimizer, Destination&& to) {
+template <class Optimizer>
+void save(const Optimizer& optimizer, std::ostream& to) {
   torch::serialize::OutputArchive archive;
   optimizer.save(archive);
-  archive.save_to(std::forward<Destination>(to));
+  std::string bytes;
+  archive.save_to([&bytes](const void* data, size_t size) {
+    bytes.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  to.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
+  TORCH_CHECK(to.good(), "root_optim::save: expected a stream that takes ", bytes.size(),
+              " bytes, got a failure");
+}
+
+/// The same to a file, which is replaced.
+template <class Optimizer>
+void save(const Optimizer& optimizer, const std::string& path) {
+  std::ofstream file(path, std::ios::binary);
+  TORCH_CHECK(file.is_open(), "root_optim::save: expected a path that can be written, got '", path,
+              "'");
+  save(optimizer, file);
 }
 
 /// Reads an optimizer's state and options from what `save` or torch::save wrote.

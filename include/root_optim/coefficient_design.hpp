@@ -431,8 +431,8 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
 ///
 /// The mean of the roots, not the root of the mean: a deep spectrum, most of whose singular values
 /// no schedule of that length can lift, has a large error whatever is done, and would otherwise buy
-/// a little less of it with ripple on all the others. Algorithm:  `design_schedule` for the mixture
-/// with each part's weight divided by its root error, at
+/// a little less of it with ripple on all the others.
+/// Algorithm:  `design_schedule` for the mixture with each part's weight divided by its root error, at
 ///             first that of a minimax composition, then four times again from its result with the
 ///             weights of that; the best valid schedule is returned.
 /// @param parts weights > 0, at least one; weights need not sum to one

@@ -2,7 +2,7 @@
 // Copyright (c) root_optim contributors
 //
 // The shipped coefficients of AdaNewton, one schedule for every shape: written by
-// scripts/default_coefficients.cpp (see there for the command), do not edit. Designed for matrices
+// benchmarks/default_coefficients.cpp (see there for the command), do not edit. Designed for matrices
 // normalized by their Schatten-8 norm, for the spectra of ShapeModel (coefficient_table.hpp) at
 // 1024x1024, and valid with bfloat16's margins and slack, hence in every precision. The published
 // sets are in coefficients.hpp.
@@ -23,7 +23,7 @@ inline constexpr int64_t max_default_steps = 12;
 
 /// Our triples for `steps` steps after Schatten-8 normalization; the same in every precision.
 /// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Schedule default_schedule(int64_t steps, Precision /*precision*/ = Precision::Float32) {
+inline Schedule default_schedule(int64_t steps) {
   // clang-format off
   switch (steps) {
     // slope 62.26, output in [0.030, 1.167] for sigma >= .01, margin 0.0101;

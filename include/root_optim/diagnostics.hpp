@@ -79,7 +79,7 @@ struct MatrixReport {
 /// Reports what `optimizer.step()` would do now, matrix by matrix; parameters without a gradient
 /// and those of the AdamW rule are left out.
 ///
-/// Changes nothing. Complexity: two SVDs a matrix.
+/// Changes nothing. Complexity: three SVDs a matrix.
 template <class F, class O>
 std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
   using Options = OrthogonalizedOptions<F, O>;
@@ -87,11 +87,15 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
   std::vector<MatrixReport> reports;
   for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
     const auto& group = optimizer.param_groups()[g];
-    const auto& options = dynamic_cast<const Options&>(group.options());
+    const auto* typed = dynamic_cast<const Options*>(&group.options());
+    TORCH_CHECK(typed != nullptr, "root_optim::step_report: expected the options of group ", g,
+                " to be of this optimizer's own type, got another optimizer's");
+    const Options& options = *typed;
     for (size_t i = 0; i < group.params().size(); ++i) {
       const at::Tensor& parameter = group.params()[i];
       const std::string where = detail::describe(parameter, g, i, options.names());
       if (!parameter.grad().defined() || parameter.numel() == 0) continue;
+      detail::check_gradient(parameter, parameter.grad(), where);
       if (detail::resolve_rule(options.rule(), options.layout(), parameter, where) == Rule::AdamW) {
         continue;
       }
@@ -99,8 +103,10 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
       at::Tensor buffer = at::zeros_like(gradient);
       const auto found = optimizer.state().find(detail::state_key(parameter));
       if (found != optimizer.state().end()) {
-        const auto& state = dynamic_cast<const ParamState&>(*found->second);
-        if (state.momentum_buffer().defined()) buffer = state.momentum_buffer().to(gradient);
+        const auto* state = dynamic_cast<const ParamState*>(found->second.get());
+        if (state != nullptr && state->momentum_buffer().defined()) {
+          buffer = state->momentum_buffer().to(gradient);
+        }
       }
       const at::Tensor update = accumulate_momentum(buffer, gradient, options.momentum(),
                                                     options.momentum_form(), options.nesterov())

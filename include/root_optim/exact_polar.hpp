@@ -36,7 +36,7 @@ inline at::Tensor exact_polar(const at::Tensor& x, std::optional<double> toleran
   detail::check_matrices(x, "exact_polar");
   const double relative = tolerance.value_or(static_cast<double>(std::max(x.size(-2), x.size(-1))) *
                                              std::numeric_limits<double>::epsilon());
-  TORCH_CHECK(relative >= 0 && relative < 1,
+  TORCH_CHECK(detail::is_finite(relative) && relative >= 0 && relative < 1,
               "root_optim::exact_polar: expected a tolerance in [0, 1), got ", relative);
   const at::Tensor exact = x.to(at::kDouble);
   if (x.numel() == 0) return exact.clone();
@@ -63,8 +63,9 @@ class ExactPolar {
 
   /// @throws c10::Error if the tolerance is out of range.
   void validate() const {
-    TORCH_CHECK(!tolerance_ || (*tolerance_ >= 0 && *tolerance_ < 1),
-                "root_optim::ExactPolar: expected a tolerance in [0, 1), got ", *tolerance_);
+    TORCH_CHECK(
+        !tolerance_ || (detail::is_finite(*tolerance_) && *tolerance_ >= 0 && *tolerance_ < 1),
+        "root_optim::ExactPolar: expected a tolerance in [0, 1), got ", *tolerance_);
   }
   void serialize(Fields& out) const {
     out.set("tolerance", tolerance_ ? std::vector<double>{*tolerance_} : std::vector<double>{});

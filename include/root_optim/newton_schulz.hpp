@@ -10,7 +10,9 @@
 #include <ATen/Context.h>  // float32MatmulPrecision
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK, TORCH_WARN_ONCE
+#include <c10/core/impl/LocalDispatchKeySet.h>  // ExcludeDispatchKeyGuard
+#include <c10/util/Exception.h>                 // TORCH_CHECK, TORCH_WARN_ONCE
+#include <torch/version.h>
 
 #include <cstdint>
 #include <optional>
@@ -35,9 +37,8 @@ enum class Normalization {
   /// X / (‖X‖_F + ε): ROOT as published.
   FrobeniusPlus,
   /// X / ‖X‖_S8, the Schatten-8 norm (Σσ⁸)^⅛ = ‖(XXᵀ)²‖_F^¼, from products that the first step
-  /// forms
-  /// anyway. Never below σ_max and much closer to it than ‖X‖_F: for a Gaussian 2048² worth about
-  /// one step. Scale invariant: no absolute ε.
+  /// forms anyway. Never below σ_max and much closer to it than ‖X‖_F: for a Gaussian 2048² worth
+  /// about one step. Scale invariant: no absolute ε.
   Schatten8
 };
 
@@ -63,14 +64,24 @@ inline at::ScalarType default_compute_dtype(const at::Tensor& x) {
 
 namespace detail {
 
-/// The precision that products of `dtype` on x's device really have: float32 on CUDA counts as
-/// bfloat16 where LibTorch may use TF32 or less. Reads LibTorch's flags, changes none.
+/// Whether LibTorch may compute float32 products on x's device in less: TF32 or bfloat16. Reads its
+/// flags, changes none.
+inline bool float32_is_reduced(const at::Tensor& x) {
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 9)
+  const at::Float32Precision precision = at::globalContext().float32Precision(
+      x.is_cuda() ? at::Float32Backend::CUDA : at::Float32Backend::MKLDNN, at::Float32Op::MATMUL);
+  return precision == at::Float32Precision::TF32 || precision == at::Float32Precision::BF16;
+#else
+  static_cast<void>(x);
+  return at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
+#endif
+}
+
+/// The precision that products of `dtype` on x's device really have.
 inline Precision precision_of(at::ScalarType dtype, const at::Tensor& x) {
   if (dtype == at::kDouble) return Precision::Float64;
-  if (dtype == at::kBFloat16) return Precision::BFloat16;
-  const bool reduced = x.is_cuda() && at::globalContext().float32MatmulPrecision() !=
-                                          at::Float32MatmulPrecision::HIGHEST;
-  return reduced ? Precision::BFloat16 : Precision::Float32;
+  if (dtype == at::kBFloat16 || float32_is_reduced(x)) return Precision::BFloat16;
+  return Precision::Float32;
 }
 
 /// Refuses coefficients that fail the check of coefficient_validation.hpp.
@@ -96,17 +107,16 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 /// Shapes:    x: [..., m, n] -> the same shape; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in
 ///            options.compute_dtype, returned in x's dtype. x is not modified.
-/// Guarantee: with coefficients that pass validation (coefficients.hpp) every singular value of the
-///            result lies in [0, output bound]; it is not exactly UVᵀ. Singular values far below
+/// Guarantee: with coefficients that pass validation every singular value of the result lies
+///            in [0, output bound]; it is not exactly UVᵀ. Singular values far below
 ///            σ_max are lifted by at most the product of the a's.
 /// Degenerate: zero gives zero; a rank-deficient matrix gives its partial isometry, approximately;
 ///            empty gives empty; Inf or NaN in a matrix gives NaN in that matrix alone.
 /// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
-/// keep
-///            their published absolute ε.
+///            keep their published absolute ε.
 /// Complexity: direct: steps × (4m²n + 2m³) FLOP for m <= n; Gram space: see `gram_flops`. Extra
-///            memory: two matrices m×n and two to four m×m in the compute dtype. No host
-///            synchronization.
+///            memory: two matrices m×n and two to four m×m in the compute dtype, and a float64
+///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// @param schedule one triple per step, at least one.
@@ -123,6 +133,8 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   const Precision precision = detail::precision_of(dtype, x);
   detail::require_valid(schedule, precision, schatten8, options.allow_unsafe);
   if (x.numel() == 0) return x.clone();
+  // Autocast left on would change the dtype of some products and not of others.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
 
   const int64_t m = x.size(-2), n = x.size(-1);
   at::Tensor matrices = x.reshape({-1, m, n});
@@ -156,7 +168,7 @@ class NewtonSchulz {
     coefficients_ = std::move(set);
     return *this;
   }
-  /// Number of steps, >= 1. Default: 5.
+  /// Number of steps, 1 to 64. Default: 5.
   NewtonSchulz& steps(int64_t steps) {
     steps_ = steps;
     return *this;
@@ -198,7 +210,11 @@ class NewtonSchulz {
   /// @throws c10::Error if a setting is out of range. Coefficients are checked where they are used,
   /// since they may depend on the shape and the margin on the dtype.
   void validate() const {
-    TORCH_CHECK(steps_ >= 1, "root_optim::NewtonSchulz: expected steps >= 1, got ", steps_);
+    TORCH_CHECK(steps_ >= 1 && steps_ <= 64,
+                "root_optim::NewtonSchulz: expected 1 <= steps <= 64, got ", steps_);
+    detail::check_enum("NewtonSchulz", "normalization", options_.normalization,
+                       Normalization::Schatten8);
+    detail::check_enum("NewtonSchulz", "form", options_.form, Form::Gram);
     TORCH_CHECK(detail::is_finite(options_.eps) && options_.eps >= 0,
                 "root_optim::NewtonSchulz: expected eps to be finite and >= 0, got ", options_.eps);
     detail::check_compute_dtype(options_.compute_dtype, "NewtonSchulz");
@@ -220,6 +236,15 @@ class NewtonSchulz {
     options_.compute_dtype = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
     options_.form = in.get_enum("form", Form::Gram);
     options_.allow_unsafe = in.get<bool>("allow_unsafe");
+  }
+
+  /// @throws c10::Error if the coefficients for a rows × cols matrix fail validation in the compute
+  /// dtype for this parameter.
+  void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
+    const at::ScalarType dtype = options_.compute_dtype.value_or(default_compute_dtype(parameter));
+    detail::require_valid(
+        coefficients_.schedule(rows, cols, steps_), detail::precision_of(dtype, parameter),
+        options_.normalization == Normalization::Schatten8, options_.allow_unsafe);
   }
 
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].

@@ -56,12 +56,13 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
 /// Momentum, an outlier filter and orthogonalization for matrices; AdamW for everything else.
 ///
 /// For a matrix parameter p (rows × cols as laid out) with gradient G, at each step:
-///     M ← μM + G (or the EMA form)                  momentum.hpp
+///
+///     M ← μM + G (or the EMA form)               momentum.hpp
 ///     U = G + μM with Nesterov, else M
-///     B = filter(U)                                 soft_threshold.hpp: U = O + B
-///     X = orthogonalizer(B) ≈ the polar factor      ada_newton.hpp, newton_schulz.hpp,
-///     exact_polar.hpp p ← (1 − lr·λ) p − lr·s(rows, cols)·X         update.hpp: λ unscaled,
-///     applied once
+///     B = filter(U)                              soft_threshold.hpp, U = O + B
+///     X = orthogonalizer(B)                      ≈ the polar factor of B: ada_newton.hpp, …
+///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      update.hpp, λ unscaled, applied once
+///
 /// Any other parameter follows AdamW (adamw.hpp). `Rule` and `Layout` in the group's options
 /// decide; by default the shape does (suitability.hpp).
 ///
@@ -70,15 +71,14 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
 ///  - a group's options are complete, and kept as given on every LibTorch version;
 ///  - the same tensor twice in one list counts once; in two groups it is an error;
 ///  - add groups through this type: through torch::optim::Optimizer&, LibTorch >= 2.10 would
-///  replace
-///    their options, so step() refuses such groups.
+///    replace their options, so step() refuses such groups.
 ///
 /// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters).
-/// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, on any device, with
-///            any strides; gradients are never written.
-/// Errors:    step() checks all groups, parameters and gradients before it changes anything. Within
-/// a
-///            batch of equally shaped parameters results are computed aside and written last.
+/// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, with any strides that
+///            do not overlap; on any device whose LibTorch has float64. Gradients are never written.
+/// Errors:    step() checks all groups, parameters, gradients and coefficients before it changes
+///            anything. What fails later (a policy of one's own, memory) leaves every parameter and
+///            its state either before or after the step, but earlier ones are updated already.
 /// Sync:      no host synchronization in step(), unless a policy (ExactPolar) has one.
 /// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
 /// Reference: ROOT, arXiv 2511.20626.
@@ -133,6 +133,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
     return options;
   }
   const Options& group_options(size_t group) const;
+  const Options& valid_group_options(size_t group) const;
   std::vector<Batch> plan();
   ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
   static void step_matrices(const Batch& batch);
@@ -225,8 +226,23 @@ const typename OrthogonalizedOptimizer<F, O>::Options& OrthogonalizedOptimizer<F
   const auto* options = dynamic_cast<const Options*>(&param_groups_[group].options());
   TORCH_CHECK(options != nullptr, "root_optim::Optimizer: expected the options of group ", group,
               " to be of this optimizer's own type, got another optimizer's");
-  options->validate();
   return *options;
+}
+
+template <class F, class O>
+const typename OrthogonalizedOptimizer<F, O>::Options&
+OrthogonalizedOptimizer<F, O>::valid_group_options(size_t group) const {
+  const Options& options = group_options(group);
+  try {
+    options.validate();
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false, error.what_without_backtrace(), ", in group ", group);
+  }
+  const size_t names = options.names().size(), params = param_groups_[group].params().size();
+  TORCH_CHECK(names == 0 || names == params,
+              "root_optim::Optimizer: expected no names or one per parameter, got ", names,
+              " names for ", params, " parameters of group ", group);
+  return options;
 }
 
 template <class F, class O>
@@ -251,11 +267,10 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
 /// missing state comes into being as zeros, state follows its parameter to another device or dtype.
 template <class F, class O>
 std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimizer<F, O>::plan() {
-  TORCH_CHECK(param_groups_.size() == groups_added_,
-              "root_optim::step: expected all groups to be added through this optimizer's own "
-              "add_param_group, got ",
-              param_groups_.size() - groups_added_,
-              " added through torch::optim::Optimizer&, where LibTorch may replace their options");
+  TORCH_CHECK(param_groups_.size() == groups_added_, "root_optim::step: expected the ",
+              groups_added_, " groups added through this optimizer's own add_param_group, got ",
+              param_groups_.size(),
+              "; a group added through torch::optim::Optimizer& may have lost its options");
   struct Item {
     at::Tensor parameter;
     Rule rule;
@@ -265,7 +280,7 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
   std::vector<Item> items;
   std::unordered_set<const void*> seen;
   for (size_t g = 0; g < param_groups_.size(); ++g) {
-    const Options& options = group_options(g);
+    const Options& options = valid_group_options(g);
     const auto& parameters = param_groups_[g].params();
     for (size_t i = 0; i < parameters.size(); ++i) {
       const at::Tensor& parameter = parameters[i];
@@ -277,7 +292,14 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
       const at::Tensor& gradient = parameter.grad();
       if (!gradient.defined()) continue;
       detail::check_gradient(parameter, gradient, where);
-      if (parameter.numel() > 0) items.push_back({parameter, rule, g, where});
+      if (parameter.numel() == 0) continue;
+      if (rule == Rule::Orthogonalized) {
+        for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), options.layout())) {
+          detail::validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols,
+                                      parameter);
+        }
+      }
+      items.push_back({parameter, rule, g, where});
     }
   }
 
@@ -313,18 +335,22 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
   TORCH_CHECK(state != nullptr,
               "root_optim::step: expected state of this optimizer's own type for ", where,
               ", got another optimizer's");
+  for (const at::Tensor& tensor :
+       {state->momentum_buffer(), state->exp_avg(), state->exp_avg_sq()}) {
+    TORCH_CHECK(!tensor.defined() || tensor.sizes() == parameter.sizes(),
+                "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
+                " for ", where);
+  }
   const auto prepare = [&](at::Tensor& tensor) {
     const auto options =
         parameter.options().dtype(detail::state_dtype(parameter)).requires_grad(false);
     if (!tensor.defined()) {
       tensor = at::zeros_like(parameter, options, at::MemoryFormat::Contiguous);
     }
-    TORCH_CHECK(tensor.sizes() == parameter.sizes(),
-                "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
-                " for ", where);
     tensor = tensor.to(options);  // follows a model that was moved or converted
   };
   if (rule == Rule::AdamW) {
+    if (!state->exp_avg().defined()) state->step(0);  // t of the bias corrections
     prepare(state->exp_avg());
     prepare(state->exp_avg_sq());
   } else {
@@ -354,10 +380,13 @@ void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
   for (size_t block = 0; block < sources.size(); ++block) {
     const at::Tensor matrices = block_matrices(sources[block], options.layout());
     const at::Tensor direction = options.orthogonalizer()(options.filter()(matrices));
-    TORCH_CHECK(direction.defined() && direction.sizes() == matrices.sizes(),
+    TORCH_CHECK(direction.defined() && direction.sizes() == matrices.sizes() &&
+                    detail::is_supported(direction.scalar_type()),
                 "root_optim::step: expected policies '", F::name, "' and '", O::name,
-                "' to keep the shape ", matrices.sizes(), ", got ",
-                direction.defined() ? c10::str(direction.sizes()) : std::string("no tensor"));
+                "' to keep the shape ", matrices.sizes(), " and a real dtype, got ",
+                direction.defined()
+                    ? c10::str(direction.sizes(), " of ", c10::toString(direction.scalar_type()))
+                    : std::string("no tensor"));
     const double scale = lr_scale(options.scale(), matrices.size(1), matrices.size(2));
     at::Tensor target = targets[block];
     target.copy_(direction.reshape(target.sizes())).mul_(-options.lr() * scale);
@@ -419,28 +448,37 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
   detail::StateMap states;
   for (size_t g = 0; g < checkpoint.size(); ++g) {
     const auto& parameters = param_groups_[g].params();
-    const auto& names = group_options(g).names();
+    const std::vector<std::string> names = group_options(g).names();
     TORCH_CHECK(checkpoint[g].params.size() == parameters.size(), "root_optim::load: expected ",
                 parameters.size(), " parameters in group ", g, ", got ",
                 checkpoint[g].params.size());
     options.push_back(Options::from_fields(checkpoint[g].options));
+    const std::vector<std::string> stored_names = options.back().names();
+    for (const auto& list : {names, stored_names}) {
+      TORCH_CHECK(list.empty() || list.size() == parameters.size(),
+                  "root_optim::load: expected no names or one per parameter in group ", g, ", got ",
+                  list.size(), " names for ", parameters.size(), " parameters");
+    }
+    if (stored_names.empty()) options.back().names(names);
     for (size_t i = 0; i < parameters.size(); ++i) {
       const std::string where = detail::describe(parameters[i], g, i, names);
       const CheckpointParam& stored = checkpoint[g].params[i];
       TORCH_CHECK(parameters[i].sizes() == c10::IntArrayRef(stored.shape),
                   "root_optim::load: expected the shape of ", where, ", got ",
                   c10::IntArrayRef(stored.shape));
-      const auto& stored_names = options.back().names();
       TORCH_CHECK(names.empty() || stored_names.empty() || stored_names[i] == names[i],
                   "root_optim::load: expected the state of ", where, ", got that of '",
                   stored_names[i], "'");
+      detail::resolve_rule(options.back().rule(), options.back().layout(), parameters[i], where);
       auto state = std::make_unique<ParamState>(stored.state);
       const auto adopt = [&](at::Tensor& tensor) {
         if (!tensor.defined()) return;
         TORCH_CHECK(tensor.sizes() == parameters[i].sizes(),
                     "root_optim::load: expected state of the shape of ", where, ", got ",
                     tensor.sizes());
-        tensor = tensor.to(parameters[i].device(), detail::state_dtype(parameters[i]));
+        // A copy: the archive, and whoever else reads it, keeps its own.
+        tensor = tensor.to(parameters[i].device(), detail::state_dtype(parameters[i]),
+                           /*non_blocking=*/false, /*copy=*/true);
       };
       adopt(state->momentum_buffer());
       adopt(state->exp_avg());

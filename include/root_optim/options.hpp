@@ -18,6 +18,7 @@
 
 #include <root_optim/detail/archive.hpp>
 #include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/tensor_checks.hpp>
 #include <root_optim/layout.hpp>
 #include <root_optim/momentum.hpp>
 #include <root_optim/policy.hpp>
@@ -104,8 +105,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
   void validate() const {
     const auto non_negative = [](const char* option, double value) {
-      TORCH_CHECK(detail::is_finite(value) && value >= 0, "root_optim::options: expected ", option,
-                  " to be finite and >= 0, got ", value);
+      TORCH_CHECK(detail::fits_float32(value) && value >= 0, "root_optim::options: expected ",
+                  option, " to be finite and >= 0, got ", value);
     };
     const auto below_one = [](const char* option, double value) {
       TORCH_CHECK(detail::is_finite(value) && value >= 0 && value < 1,
@@ -117,6 +118,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     below_one("momentum", momentum_);
     below_one("betas[0]", std::get<0>(betas_));
     below_one("betas[1]", std::get<1>(betas_));
+    detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
+    detail::check_enum("options", "scale", scale_, LrScale::None);
+    detail::check_enum("options", "rule", rule_, Rule::AdamW);
     detail::validate_policy(filter_);
     detail::validate_policy(orthogonalizer_);
   }

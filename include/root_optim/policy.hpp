@@ -4,7 +4,27 @@
 // What an outlier filter or an orthogonalizer must offer to be used by OrthogonalizedOptimizer, and
 // `Fields`, the plain form in which policies and options are compared and written to checkpoints.
 // The policies themselves are in soft_threshold.hpp, newton_schulz.hpp, ada_newton.hpp and
-// exact_polar.hpp.
+// exact_polar.hpp; examples/custom_policy.cpp shows one's own.
+//
+// A policy P is a copyable, default-constructible value type with
+//
+//   static constexpr const char* name;                  stable: checkpoints record it
+//   at::Tensor operator()(const at::Tensor& x) const;   a batch [k, m, n] in float32 or float64 in, one
+//                                                       of the same shape out; must not write x
+//
+// and, unless it has no members,
+//
+//   void validate() const;                              throws if a setting is out of range
+//   void serialize(Fields& out) const;                  its settings by name …
+//   void deserialize(const Fields& in);                 … and back
+//
+// Optional:
+//
+//   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], which
+//                                                       step_report shows
+//   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
+//                                                       throws if it cannot treat such a matrix of the
+//                                                       parameter; asked before a step changes anything
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -118,6 +138,13 @@ struct has_serialize<
     : std::true_type {};
 
 template <class P, class = void>
+struct has_validate_for : std::false_type {};
+template <class P>
+struct has_validate_for<P, std::void_t<decltype(std::declval<const P&>().validate_for(
+                               int64_t{}, int64_t{}, std::declval<const at::Tensor&>()))>>
+    : std::true_type {};
+
+template <class P, class = void>
 struct has_threshold : std::false_type {};
 template <class P>
 struct has_threshold<
@@ -150,6 +177,11 @@ constexpr bool check_policy() {
 template <class P>
 void validate_policy(const P& policy) {
   if constexpr (has_validate<P>::value) policy.validate();
+}
+
+template <class P>
+void validate_policy_for(const P& policy, int64_t rows, int64_t cols, const at::Tensor& parameter) {
+  if constexpr (has_validate_for<P>::value) policy.validate_for(rows, cols, parameter);
 }
 
 template <class P>

@@ -6,7 +6,6 @@
 
 #include <root_optim/ada_newton.hpp>
 #include <root_optim/adamw.hpp>
-#include <root_optim/calibrator.hpp>
 #include <root_optim/checkpoint.hpp>
 #include <root_optim/coefficient_design.hpp>
 #include <root_optim/coefficient_table.hpp>

@@ -264,7 +264,8 @@ inline Proposal propose(const Registration& at, OutputHeads& heads) {
 inline void collect_registrations(const torch::nn::Module& module, const std::string& path,
                                   std::vector<Registration>& out) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-    if (item.value().defined()) out.push_back({&module, path, item.key(), item.value()});
+    if (item.value().defined() && at::isFloatingType(item.value().scalar_type()))
+      out.push_back({&module, path, item.key(), item.value()});
   }
   for (const auto& item : module.named_children()) {
     collect_registrations(*item.value(), path.empty() ? item.key() : path + "." + item.key(), out);

@@ -30,8 +30,7 @@ inline namespace v0 {
 /// Computes the quantile q of the absolute values of each matrix, exactly.
 ///
 /// Math:      with |u| sorted ascending, v₀ … v_{N−1}, and r = q·(N − 1): linear interpolation
-/// between
-///            v_⌊r⌋ and v_⌊r⌋₊₁ (the "linear" method of NumPy and LibTorch).
+///            between v_⌊r⌋ and v_⌊r⌋₊₁ (the "linear" method of NumPy and LibTorch).
 /// Shapes:    u: [k, m, n] -> [k, 1, 1], u's device; float64 for float64, else float32.
 /// Degenerate: any N >= 1 (LibTorch's own quantile stops at 2²⁴); NaN sorts last, Inf before it.
 /// Complexity: see detail/order_statistic.hpp. No host synchronization.
@@ -43,7 +42,8 @@ inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
               "root_optim::quantile_of_abs: expected a non-empty batch of matrices [k, m, n], got "
               "shape ",
               u.sizes());
-  TORCH_CHECK(q >= 0 && q <= 1, "root_optim::quantile_of_abs: expected q in [0, 1], got ", q);
+  TORCH_CHECK(detail::is_finite(q) && q >= 0 && q <= 1,
+              "root_optim::quantile_of_abs: expected q in [0, 1], got ", q);
   const double position = q * static_cast<double>(u.size(1) * u.size(2) - 1);
   const double rank = std::floor(position);
   const at::Tensor values = u.element_size() < 4 ? u.to(at::kFloat) : u;
@@ -52,15 +52,26 @@ inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
   return position == rank ? lower : at::lerp(lower, upper, position - rank);
 }
 
-/// Splits U = O + B at a threshold: O = sign(U)·max(|U| − ε, 0), the outliers, and B = clamp(U, −ε,
-/// ε).
+namespace detail {
+
+/// clamp(U, −ε, ε), U itself where ε = 0.
+inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
+  const at::Tensor unlimited =
+      at::full({}, std::numeric_limits<double>::infinity(), threshold.options());
+  const at::Tensor limit = at::where(threshold.gt(0), threshold, unlimited).to(u.scalar_type());
+  return at::clamp(u, limit.neg(), limit);
+}
+
+}  // namespace detail
+
+/// Splits U = O + B at a threshold: O = sign(U)·max(|U| − ε, 0), the outliers, and B = clamp(U, −ε, ε).
 ///
 /// B is computed first and O = U − B, which is exact where |U| <= 2ε; U − soft(U) would lose B's
-/// digits to cancellation for large U. O + B equals U to one ulp of U.
+/// digits to cancellation for large U. O + B equals U to one ulp of U. ε = 0 splits nothing: B = U.
 /// Shapes:   u: [k, m, n]; threshold: [k, 1, 1], >= 0 -> (O, B) of u's shape. Nothing is written.
 inline std::pair<at::Tensor, at::Tensor> split_outliers(const at::Tensor& u,
                                                         const at::Tensor& threshold) {
-  at::Tensor body = at::clamp(u, threshold.neg(), threshold);
+  at::Tensor body = detail::clamp_to(u, threshold);
   return {u.sub(body), body};
 }
 
@@ -82,6 +93,10 @@ struct NoFilter {
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
 /// With quantile and relative_to_rms the result scales with U; an absolute threshold does not, and
 /// with it the two MomentumForms differ by the factor 1 − μ.
+/// NaN in U stays in B. An infinite entry is clipped like any outlier, so that B is finite while the
+/// momentum keeps the infinity: check the loss or the gradients for overflow before step().
+/// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
+///           float32).
 /// Reference: ROOT, arXiv 2511.20626.
 class SoftThreshold {
  public:
@@ -115,11 +130,13 @@ class SoftThreshold {
       TORCH_CHECK(value_ >= 0 && value_ <= 1 && detail::is_finite(value_),
                   "root_optim::SoftThreshold: expected a quantile in [0, 1], got ", value_);
     } else {
-      TORCH_CHECK(value_ >= 0 && detail::is_finite(value_),
+      TORCH_CHECK(detail::fits_float32(value_) && value_ >= 0,
                   "root_optim::SoftThreshold: expected a finite ",
                   mode_ == Mode::Absolute ? "absolute threshold" : "factor of the RMS",
                   " >= 0, got ", value_);
     }
+    TORCH_CHECK(detail::fits_float32(floor_) && floor_ >= 0,
+                "root_optim::SoftThreshold: expected a finite floor >= 0, got ", floor_);
   }
   void serialize(Fields& out) const {
     out.set("mode", static_cast<int64_t>(mode_));
@@ -155,13 +172,7 @@ class SoftThreshold {
   }
 
   /// B of each matrix of u [k, m, n].
-  at::Tensor operator()(const at::Tensor& u) const {
-    const at::Tensor epsilon = threshold(u).to(u.scalar_type());
-    const at::Tensor unlimited =
-        at::full({}, std::numeric_limits<double>::infinity(), epsilon.options());
-    const at::Tensor limit = at::where(epsilon.gt(0), epsilon, unlimited);
-    return at::clamp(u, limit.neg(), limit);
-  }
+  at::Tensor operator()(const at::Tensor& u) const { return detail::clamp_to(u, threshold(u)); }
 
  private:
   SoftThreshold& set(Mode mode, double value) {

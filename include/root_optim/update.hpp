@@ -49,11 +49,9 @@ inline double lr_scale(LrScale scale, int64_t rows, int64_t cols) {
 /// Turns an orthogonalized update into the parameter's new value, in place of the update.
 ///
 /// Math:    X ← (1 − lr·λ) p + X, where X already holds −lr·s·UVᵀ: decoupled weight decay λ,
-/// applied
-///          once, with the learning rate as set (not scaled by shape).
+///          applied once, with the learning rate as set (not scaled by shape).
 /// Shapes:  update: float32 or float64, any shape; parameter: the same shape, any floating dtype.
-/// The
-///          parameter is not written: the caller copies the result over it, which rounds a
+///          The parameter is not written: the caller copies the result over it, which rounds a
 ///          half-precision parameter once.
 inline void finish_update(at::Tensor& update, const at::Tensor& parameter, double lr,
                           double weight_decay) {

@@ -79,16 +79,14 @@ inline at::Tensor split_off_outliers(const at::Tensor& u, const MatrixRule& rule
   return u - outliers;
 }
 
-inline double frobenius_norm(const at::Tensor& x) {
-  return std::sqrt((x * x).sum().item<double>());
-}
+inline double norm_of(const at::Tensor& x) { return std::sqrt((x * x).sum().item<double>()); }
 
 inline at::Tensor start_of(const at::Tensor& x, Start start, double eps) {
   switch (start) {
     case Start::FrobeniusFloor:
-      return x / std::max(frobenius_norm(x), eps);
+      return x / std::max(norm_of(x), eps);
     case Start::FrobeniusPlus:
-      return x / (frobenius_norm(x) + eps);
+      return x / (norm_of(x) + eps);
     case Start::Schatten8: {
       const double largest = x.numel() == 0 ? 0.0 : x.abs().max().item<double>();
       if (largest == 0.0) return x;

@@ -167,14 +167,19 @@ TEST_CASE("state moves to the parameter's device and dtype of state", "[checkpoi
   Model<Root> single(at::kFloat), dbl(on(device, at::kDouble));
   train(single.optimizer, single.parameters, 0, 2);
   load_from(dbl.optimizer, saved(single.optimizer));
-  const auto momentum = [](Model<Root>& model) {
-    return static_cast<const ParamState&>(
-               *model.optimizer.state().at(root_optim::detail::state_key(model.parameters[0])))
-        .momentum_buffer();
+  const auto states = [](Model<Root>& model) {
+    const auto state = [&](size_t i) {
+      return static_cast<const ParamState&>(
+          *model.optimizer.state().at(root_optim::detail::state_key(model.parameters[i])));
+    };
+    return Tensors{state(0).momentum_buffer(), state(2).exp_avg(), state(2).exp_avg_sq()};
   };
-  CHECK(momentum(dbl).scalar_type() == at::kDouble);
-  CHECK(momentum(dbl).device() == dbl.parameters[0].device());
-  CHECK_THAT(momentum(dbl).to(at::kCPU, at::kFloat), test::same_as(momentum(single)));
+  const Tensors converted = states(dbl), original = states(single);
+  for (size_t i = 0; i < original.size(); ++i) {
+    CHECK(converted[i].scalar_type() == at::kDouble);
+    CHECK(converted[i].device() == dbl.parameters[0].device());
+    CHECK_THAT(converted[i].to(at::kCPU, at::kFloat), test::same_as(original[i]));
+  }
 }
 
 TEST_CASE("a checkpoint holds values, not addresses", "[checkpoint]") {

@@ -17,7 +17,7 @@ using test::Quantity;
 using test::tolerance;
 
 namespace {
-auto close(double expected) {
+auto is_close(double expected) {
   return Catch::Matchers::WithinRel(expected, tolerance(Quantity::Diagnostics, at::kDouble).bound);
 }
 }  // namespace
@@ -26,8 +26,8 @@ TEST_CASE("relative_error by hand", "[diagnostics]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor truth = at::eye(4, on(device, at::kFloat));
   CHECK(relative_error(truth, truth) == 0);
-  CHECK_THAT(relative_error(truth * 1.5, truth), close(0.5));
-  CHECK_THAT(relative_error(truth, at::zeros_like(truth)), close(2));
+  CHECK_THAT(relative_error(truth * 1.5, truth), is_close(0.5));
+  CHECK_THAT(relative_error(truth, at::zeros_like(truth)), is_close(2));
   CHECK_THROWS_WITH(relative_error(truth, at::eye(3)),
                     test::contains("expected tensors of one shape, got [4, 4] and [3, 3]"));
 }
@@ -38,14 +38,14 @@ TEST_CASE("singular values and their mean squared error by hand", "[diagnostics]
   const at::Tensor x = test::with_singular_values(4, 7, sigma, 71).to(device);
   CHECK_THAT(singular_values(x),
              test::close_to(sigma, tolerance(Quantity::Diagnostics, at::kDouble)));
-  CHECK_THAT(singular_value_mse(x), close((0.25 + 0 + 0.25 + 1) / 4));
+  CHECK_THAT(singular_value_mse(x), is_close((0.25 + 0 + 0.25 + 1) / 4));
   CHECK(singular_values(at::stack({x, x})).sizes() == at::IntArrayRef({2, 4}));
 }
 
 TEST_CASE("relative error is the root of the MSE where singular vectors agree", "[diagnostics]") {
   const at::Tensor x = test::gaussian({16, 40}, 72);
   const at::Tensor y = root_optim::orthogonalize(x, CoefficientSet::jordan().schedule(16, 40, 5));
-  CHECK_THAT(relative_error(y, exact_polar(x)), close(std::sqrt(singular_value_mse(y))));
+  CHECK_THAT(relative_error(y, exact_polar(x)), is_close(std::sqrt(singular_value_mse(y))));
 }
 
 TEST_CASE("step_report says what the next step does, and does not do it", "[diagnostics]") {
@@ -80,7 +80,7 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
     CHECK(reports[i].direction_cosine > 0);
     CHECK(reports[i].direction_cosine <= 1 + 1e-12);
   }
-  CHECK_THAT(reports[0].learning_rate_scale, close(0.2 * std::sqrt(30.0)));
+  CHECK_THAT(reports[0].learning_rate_scale, is_close(0.2 * std::sqrt(30.0)));
 
   // The same figures by way of the reference.
   const auto& state =
@@ -88,10 +88,11 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   const at::Tensor gradient = w.grad().to(at::kCPU);
   const at::Tensor u = gradient + 0.95 * (0.95 * state.momentum_buffer().to(at::kCPU) + gradient);
   const double epsilon = test::reference::quantile_of_abs(u, 0.90);
-  CHECK_THAT(reports[0].threshold, close(epsilon));
+  CHECK_THAT(reports[0].threshold, is_close(epsilon));
   const at::Tensor outliers = u - u.clamp(-epsilon, epsilon);
-  CHECK_THAT(reports[0].outlier_share, close(outliers.ne(0).to(at::kDouble).mean().item<double>()));
-  CHECK_THAT(reports[0].outlier_norm, close((outliers.norm() / u.norm()).item<double>()));
+  CHECK_THAT(reports[0].outlier_share,
+             is_close(outliers.ne(0).to(at::kDouble).mean().item<double>()));
+  CHECK_THAT(reports[0].outlier_norm, is_close((outliers.norm() / u.norm()).item<double>()));
 
   const std::string table = to_string(reports);
   CHECK_THAT(table, test::contains("sigma_max"));
@@ -106,7 +107,7 @@ TEST_CASE("a report without a filter shows no outliers", "[diagnostics]") {
   REQUIRE(reports.size() == 1);
   CHECK(reports[0].outlier_share == 0);
   CHECK(reports[0].outlier_norm == 0);
-  CHECK_THAT(reports[0].direction_cosine, close(1));
+  CHECK_THAT(reports[0].direction_cosine, is_close(1));
   CHECK(std::isinf(reports[0].threshold));
   CHECK(reports[0].name == "group 0, index 0");
 }

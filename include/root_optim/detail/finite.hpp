@@ -20,6 +20,12 @@ inline bool is_finite(double value) {
   return (bits & exponent) != exponent;
 }
 
+/// Whether `value` is finite in float32, too.
+inline bool fits_float32(double value) {
+  constexpr double largest = 3.4028234663852886e38;
+  return is_finite(value) && value >= -largest && value <= largest;
+}
+
 }  // namespace detail
 }  // namespace v0
 }  // namespace root_optim

@@ -49,9 +49,11 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps
   } else {
     norm.add_(eps);
   }
-  // With ε = 0 a zero matrix must still stay zero.
-  norm.clamp_min_(smallest_normal(x.scalar_type()));
-  return x.div(norm.to(x.scalar_type())).to(dtype);
+  // With ε = 0 a zero matrix must still stay zero. By the root, twice: in float32 the norm itself may
+  // overflow although no entry does.
+  const at::Tensor root =
+      norm.clamp_min_(smallest_normal(x.scalar_type())).sqrt_().to(x.scalar_type());
+  return x.div(root).div_(root).to(dtype);
 }
 
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:

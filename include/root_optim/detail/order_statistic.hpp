@@ -6,14 +6,12 @@
 #pragma once
 
 #include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
-#include <ATen/Parallel.h>  // parallel_for
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -52,31 +50,14 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
     return static_cast<Bits>(bits & ~sign);
   };
 
-  // Integer counts: the result does not depend on how the work is shared out.
-  const int64_t tasks = std::max<int64_t>(
-      1, std::min<int64_t>(at::in_parallel_region() ? 1 : at::get_num_threads(), n / 65536));
-  std::vector<std::vector<int64_t>> counts(static_cast<size_t>(tasks),
-                                           std::vector<int64_t>(classes, 0));
-  at::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
-      int64_t* count = counts[static_cast<size_t>(task)].data();
-      for (int64_t i = n * task / tasks; i < n * (task + 1) / tasks; ++i) {
-        ++count[magnitude(i) >> shift];
-      }
-    }
-  });
-
+  std::vector<int64_t> counts(classes, 0);
+  for (int64_t i = 0; i < n; ++i) ++counts[magnitude(i) >> shift];
   size_t cell = 0;
   int64_t below = 0;
-  const auto count_of = [&counts](size_t index) {
-    int64_t sum = 0;
-    for (const auto& count : counts) sum += count[index];
-    return sum;
-  };
-  for (int64_t here = count_of(0); below + here <= rank; here = count_of(++cell)) below += here;
+  for (; below + counts[cell] <= rank; ++cell) below += counts[cell];
 
   std::vector<Bits> members;
-  members.reserve(static_cast<size_t>(count_of(cell)));
+  members.reserve(static_cast<size_t>(counts[cell]));
   Bits next_cell = std::numeric_limits<Bits>::max();  // smallest magnitude above the class
   for (int64_t i = 0; i < n; ++i) {
     const Bits value = magnitude(i);
@@ -102,8 +83,8 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
 /// order.
 ///
 /// Shapes:   x: [k, m, n], float32 or float64, N = m·n >= 1 -> two tensors [k, 1, 1] of x's dtype.
-/// Complexity: CPU: three passes over x, O(N) whatever the values. Elsewhere: one sort of |x|.
-///           No host synchronization, no limit on N.
+/// Complexity: CPU: two passes over x and a selection among the few members of one class, on one
+///           thread. Elsewhere: one sort of |x|. No host synchronization.
 inline std::pair<at::Tensor, at::Tensor> abs_order_statistics(const at::Tensor& x, int64_t rank) {
   const int64_t k = x.size(0), n = x.size(1) * x.size(2);
   if (!x.device().is_cpu()) {

@@ -5,6 +5,7 @@
 // parameter follows, and how messages name it.
 #pragma once
 
+#include <ATen/MemoryOverlap.h>  // has_internal_overlap
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -34,6 +35,11 @@ inline at::ScalarType state_dtype(const at::Tensor& parameter) {
   return parameter.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+inline bool is_supported(at::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kBFloat16 ||
+         dtype == at::kHalf;
+}
+
 /// What any rule asks of a parameter.
 inline void check_parameter(const at::Tensor& parameter, const std::string& where) {
   TORCH_CHECK(parameter.defined(), "root_optim::Optimizer: expected a defined tensor, got none at ",
@@ -43,9 +49,17 @@ inline void check_parameter(const at::Tensor& parameter, const std::string& wher
   TORCH_CHECK(parameter.layout() == c10::kStrided,
               "root_optim::Optimizer: expected a strided tensor, got ", where, " of layout ",
               parameter.layout());
-  TORCH_CHECK(at::isFloatingType(parameter.scalar_type()),
-              "root_optim::Optimizer: expected a real floating-point tensor, got ", where,
-              " of dtype ", c10::toString(parameter.scalar_type()));
+  TORCH_CHECK(is_supported(parameter.scalar_type()),
+              "root_optim::Optimizer: expected a real floating-point tensor (float64, float32, "
+              "bfloat16, float16), got ",
+              where, " of dtype ", c10::toString(parameter.scalar_type()));
+  TORCH_CHECK(!parameter.is_inference(),
+              "root_optim::Optimizer: expected a tensor made outside of inference mode, got ",
+              where);
+  TORCH_CHECK(
+      at::has_internal_overlap(parameter) != at::MemOverlap::Yes,
+      "root_optim::Optimizer: expected a tensor whose elements have memory of their own, got ",
+      where, ", an expanded tensor");
 }
 
 /// What any rule asks of a gradient.
@@ -57,7 +71,7 @@ inline void check_gradient(const at::Tensor& parameter, const at::Tensor& gradie
   TORCH_CHECK(gradient.sizes() == parameter.sizes(),
               "root_optim::Optimizer: expected a gradient of the parameter's shape, got ",
               gradient.sizes(), " for ", where);
-  TORCH_CHECK(at::isFloatingType(gradient.scalar_type()),
+  TORCH_CHECK(is_supported(gradient.scalar_type()),
               "root_optim::Optimizer: expected a real floating-point gradient, got dtype ",
               c10::toString(gradient.scalar_type()), " for ", where);
   TORCH_CHECK(gradient.device() == parameter.device(),
@@ -72,11 +86,15 @@ inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& para
   if (rule == Rule::AdamW) return rule;
   TORCH_CHECK(rule == Rule::Auto || parameter.dim() >= 2,
               "root_optim::Optimizer: expected rank >= 2 under Rule::Orthogonalized, got ", where);
-  if (rule == Rule::Auto) {
-    return suitability(parameter.sizes(), layout).orthogonalize ? Rule::Orthogonalized
-                                                                : Rule::AdamW;
+  try {
+    if (rule == Rule::Auto) {
+      return suitability(parameter.sizes(), layout).orthogonalize ? Rule::Orthogonalized
+                                                                  : Rule::AdamW;
+    }
+    matrix_shapes(parameter.sizes(), layout);
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false, error.what_without_backtrace(), ", for ", where);
   }
-  matrix_shapes(parameter.sizes(), layout);  // throws if the layout does not fit
   return rule;
 }
 

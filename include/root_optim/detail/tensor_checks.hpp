@@ -15,6 +15,13 @@ namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
+/// Refuses what is none of the enumerators, which count from 0 to `last`.
+template <class Enum>
+void check_enum(const char* who, const char* what, Enum value, Enum last) {
+  TORCH_CHECK(static_cast<int>(value) >= 0 && value <= last, "root_optim::", who, ": expected ",
+              what, " to be an enumerator of its type, got ", static_cast<int>(value));
+}
+
 inline void check_compute_dtype(const std::optional<at::ScalarType>& dtype, const char* who) {
   TORCH_CHECK(!dtype || *dtype == at::kDouble || *dtype == at::kFloat || *dtype == at::kBFloat16,
               "root_optim::", who,

@@ -4,7 +4,7 @@
 // Prints include/root_optim/default_coefficients.hpp: designs the shipped coefficients for the
 // spectra named there. Needs LibTorch's c10 only; with TORCH its folder:
 //   g++ -std=c++17 -O2 -ffp-contract=off -Iinclude -I$TORCH/include -o default_coefficients
-//       scripts/default_coefficients.cpp -L$TORCH/lib -lc10 -Wl,-rpath,$TORCH/lib
+//       benchmarks/default_coefficients.cpp -L$TORCH/lib -lc10 -Wl,-rpath,$TORCH/lib
 //   ./default_coefficients > include/root_optim/default_coefficients.hpp
 #include <cmath>
 #include <cstdint>
@@ -22,7 +22,7 @@ constexpr char kHead[] = R"(// SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
 // The shipped coefficients of AdaNewton, one schedule for every shape: written by
-// scripts/default_coefficients.cpp (see there for the command), do not edit. Designed for matrices
+// benchmarks/default_coefficients.cpp (see there for the command), do not edit. Designed for matrices
 // normalized by their Schatten-8 norm, for the spectra of ShapeModel (coefficient_table.hpp) at
 // 1024x1024, and valid with bfloat16's margins and slack, hence in every precision. The published
 // sets are in coefficients.hpp.
@@ -43,7 +43,7 @@ inline constexpr int64_t max_default_steps = 12;
 
 /// Our triples for `steps` steps after Schatten-8 normalization; the same in every precision.
 /// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Schedule default_schedule(int64_t steps, Precision /*precision*/ = Precision::Float32) {
+inline Schedule default_schedule(int64_t steps) {
   // clang-format off
   switch (steps) {
 )";
