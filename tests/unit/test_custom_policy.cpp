@@ -124,7 +124,7 @@ TEST_CASE("a policy that changes the shape is refused, and nothing has changed",
   CHECK_THROWS_WITH(
       dropping.step(),
       test::contains("expected policies 'no_filter' and 'drop_rows' to keep the shape "
-                     "[1, 12, 16], got [1, 11, 16]"));
+                     "[1, 12, 16] and a real dtype, got [1, 11, 16] of Double"));
   using Empty = OrthogonalizedOptimizer<NoFilter, ReturnNothing>;
   Empty empty({p}, Empty::Options());
   CHECK_THROWS_WITH(empty.step(), test::contains("got no tensor"));

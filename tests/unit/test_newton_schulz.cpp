@@ -300,7 +300,8 @@ TEST_CASE("NewtonSchulz survives its fields", "[newton_schulz][policy]") {
 
 TEST_CASE("NewtonSchulz names what is out of range", "[newton_schulz][policy][errors]") {
   CHECK_THROWS_WITH(NewtonSchulz().steps(0).validate(),
-                    test::contains("root_optim::NewtonSchulz: expected steps >= 1, got 0"));
+                    test::contains("root_optim::NewtonSchulz: expected 1 <= steps <= 64, got 0"));
+  CHECK_THROWS_WITH(NewtonSchulz().steps(65).validate(), test::contains("got 65"));
   CHECK_THROWS_WITH(NewtonSchulz().eps(-1e-3).validate(),
                     test::contains("expected eps to be finite and >= 0, got -0.001"));
   CHECK_THROWS_WITH(

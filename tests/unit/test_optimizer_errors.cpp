@@ -69,7 +69,8 @@ TEST_CASE("parameters that cannot be optimized are refused by place", "[errors][
   refused({ok, ok * 2}, "expected a leaf tensor, got parameter (group ");
   refused({at::Tensor()}, "expected a defined tensor, got none at parameter (group ");
   refused({at::ones({16, 24}, at::kLong)},
-          "expected a real floating-point tensor, got parameter (group ");
+          "expected a real floating-point tensor (float64, float32, bfloat16, float16), got "
+          "parameter ");
   refused({at::ones({16, 24}, at::kLong)}, "of dtype Long");
   refused({at::ones({16, 24}, at::kComplexFloat)}, "of dtype ComplexFloat");
   refused({at::eye(16).to_sparse()}, "of layout Sparse");
