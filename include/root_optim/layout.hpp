@@ -12,7 +12,8 @@
 #include <algorithm>  // all_of, max
 #include <cstdint>
 #include <functional>  // multiplies
-#include <numeric>     // accumulate
+#include <initializer_list>
+#include <numeric>  // accumulate
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,6 +64,10 @@ class Layout {
     count_ = 1;
     sizes_ = std::move(sizes);
     return *this;
+  }
+  /// The same in braces: `split_rows({32})` is one block of 32 rows, `split_rows(32)` 32 blocks.
+  Layout& split_rows(std::initializer_list<int64_t> sizes) {
+    return split_rows(std::vector<int64_t>(sizes));
   }
   /// The dimension that counts the outputs. Range: 0 <= out_dim < rank. Default: 0.
   Layout& out_dim(int64_t dim) {

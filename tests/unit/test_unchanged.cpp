@@ -81,6 +81,11 @@ TEST_CASE("numbers beyond float32 and values that are no enumerators are refused
   CHECK_THROWS_WITH(NewtonSchulz().steps(int64_t{1} << 60).validate(), contains("<= 64"));
 }
 
+TEST_CASE("braces hold sizes, a number counts", "[unchanged]") {
+  CHECK(matrix_shapes({32, 8}, Layout().split_rows({32})).size() == 1);
+  CHECK(matrix_shapes({32, 8}, Layout().split_rows(32)).size() == 32);
+}
+
 TEST_CASE("a layout's sizes cannot overflow", "[unchanged]") {
   const int64_t huge = std::numeric_limits<int64_t>::max();
   CHECK_THROWS_WITH(matrix_shapes({10, 8}, Layout().split_rows({huge, huge, 12})),
