@@ -48,6 +48,8 @@ struct OrthogonalizeOptions {
   /// ε of the Frobenius kinds, absolute, as published. Range: finite, >= 0.
   double eps = 1e-7;
   /// Dtype of the products: float64, float32 or bfloat16. Default: `default_compute_dtype`.
+  /// bfloat16 on the CPU needs LibTorch 2: before, its batched products accumulate in bfloat16 there,
+  /// and the output bound does not hold.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
   /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
   Form form = Form::Auto;

@@ -142,6 +142,7 @@ TEST_CASE("no valid schedule leaves (0, 1.35] on the singular values", "[propert
   const at::ScalarType compute = GENERATE(at::kDouble, at::kFloat, at::kBFloat16);
   const int64_t steps = GENERATE(range<int64_t>(min_default_steps, max_default_steps + 1));
   const auto form = GENERATE(Form::Auto, Form::Direct, Form::Gram);
+  if (compute == at::kBFloat16 && !test::bfloat16_products_hold(device)) return;
   const auto policy = AdaNewton().steps(steps).form(form).compute_dtype(compute);
   for (const auto& [name, x] : spectra(true)) {
     INFO(name << ", " << steps << " steps in " << compute << ", form " << static_cast<int>(form));
