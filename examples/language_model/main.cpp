@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "calibration.hpp"
 #include "data.hpp"
 #include "model.hpp"
 #include "optimizers.hpp"
@@ -75,12 +76,17 @@ void run(const Options& options) {
     }
 
     std::vector<StepRecord> records;
+    Calibration calibration(*optimizer, options.calibrate);
     ProgressLine progress(fmt::format("{:<5}", name), training.steps, tokens_per_step);
-    train(model, *optimizer, corpus, training, [&](const StepRecord& record) {
-      records.push_back(record);
-      csv.write(name, record);
-      progress.show(record);
-    });
+    train(
+        model, *optimizer, corpus, training,
+        [&](const StepRecord& record) {
+          records.push_back(record);
+          csv.write(name, record);
+          progress.show(record);
+        },
+        [&calibration] { calibration.step(); });
+    calibration.report(records.back().seconds);
     summaries.push_back(summarize(name, training.lr, records));
   }
 

@@ -4,6 +4,8 @@
 // The command line.
 #pragma once
 
+#include <root_optim/calibrator.hpp>  // CalibratorOptions
+
 #include <CLI/CLI.hpp>
 
 #include <algorithm>  // find
@@ -33,6 +35,7 @@ struct Options {
   int threads = 0;
   GptOptions model;
   TrainingOptions training;
+  int64_t calibrate = 0;  ///< steps between two calibrations of root; 0: never
   std::vector<std::string> optimizers;
   std::map<std::string, double> lr{
       {"adamw", 4e-3}, {"muon", 16e-3}, {"root", 16e-3}};  // docs/learning-rates.md
@@ -57,6 +60,13 @@ inline Options parse_options(int argc, char** argv) {
                  "Train with this one; may be repeated (default: root)")
       ->check(CLI::IsMember({"adamw", "muon", "root"}))
       ->take_all();
+  app.add_option(
+         "--calibrate", o.calibrate,
+         "Redesign root's coefficients every N steps from the momentum it meets, and report "
+         "what that costs; 0: never")
+      ->expected(0, 1)
+      ->default_str(std::to_string(root_optim::CalibratorOptions().every))
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--out", o.out, "Directory for losses.csv")
       ->type_name("DIR")
       ->capture_default_str();

@@ -60,10 +60,12 @@ inline double evaluate(Gpt& model, const std::vector<Batch>& batches) {
   return sum / count;
 }
 
-/// Trains the model and calls `on_step` after every step.
+/// Trains the model and calls `on_step` after every step. `before_step`, if given, is called with the
+/// gradients in place; its time counts as training, not as the optimizer's.
 inline void train(Gpt& model, torch::optim::Optimizer& optimizer, const Corpus& corpus,
                   const TrainingOptions& options,
-                  const std::function<void(const StepRecord&)>& on_step) {
+                  const std::function<void(const StepRecord&)>& on_step,
+                  const std::function<void()>& before_step = {}) {
   using Clock = std::chrono::steady_clock;
   const auto seconds_since = [](Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -83,6 +85,7 @@ inline void train(Gpt& model, torch::optim::Optimizer& optimizer, const Corpus& 
     optimizer.zero_grad();
     const at::Tensor loss = model->loss(batch.input, batch.target);
     loss.backward();
+    if (before_step) before_step();
     const auto update_start = Clock::now();
     optimizer.step();
     record.optimizer_seconds += seconds_since(update_start);

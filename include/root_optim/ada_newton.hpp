@@ -2,51 +2,62 @@
 // Copyright (c) root_optim contributors
 //
 // AdaNewton: Newton–Schulz with a triple per step, and as many steps as a shape affords. The
-// iteration itself is `orthogonalize` in newton_schulz.hpp; how the triples were made is in
-// default_coefficients.hpp.
+// iteration itself is `orthogonalize` in newton_schulz.hpp; the shipped triples are in
+// default_coefficients.hpp, triples per shape in coefficient_table.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <root_optim/coefficient_table.hpp>
 #include <root_optim/default_coefficients.hpp>
+#include <root_optim/detail/design_cache.hpp>
 #include <root_optim/detail/finite.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
 #include <root_optim/iteration_plan.hpp>
 #include <root_optim/newton_schulz.hpp>
 #include <root_optim/policy.hpp>  // Fields
+#include <root_optim/shape_model.hpp>
 
 namespace root_optim {
 inline namespace v0 {
 
-/// Policy: Newton–Schulz with the shipped coefficients, steps per shape, and Schatten-8 normalization.
+/// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
 ///
-/// Steps:   `budget` fixes the cost, relative to the FLOP of the plain five-step iteration on the same
-///          shape, and each shape gets as many steps as fit. In float32 wide matrices are cheap in
-///          Gram space, so with the default they get more: 5 for square ones, 6 for 1:2, 9 for 1:4.
-///          In bfloat16, which is always direct, every shape gets 5. `steps` fixes the number instead.
-/// Coefficients: a triple per step, one schedule per number of steps for all shapes: for the mixture
-///          of spectra that they serve, designs for single shapes are better by about 0.5 % only. All
-///          pass validation in every compute dtype; the published ones, which do not, are
+/// Coefficients: the entry of `table` for the shape (m, n) and the precision, with its number of
+///          steps and form, if there is one. Else a triple per step, for as many steps as follows:
+///          with `design`, made for the shape on its first use; without, the shipped ones, the same
+///          for all shapes, whose error is within a few percent of such designs' (docs/precision.md).
+///          All pass validation; the published ones, which do not, are
 ///          CoefficientSet::root_paper() for NewtonSchulz.
+/// Steps:   `budget` bounds the cost, relative to the FLOP of the plain five-step iteration on the
+///          same shape, and each shape gets as many steps as fit. In float32 wide matrices are cheap
+///          in Gram space and large ones by symmetry, so with the default they get more: from a
+///          smaller side of 512 on, 6 for square matrices and 1:2, 9 for 1:4; below, 5, 5 and 8. In
+///          bfloat16, which is always direct and plain, every shape gets 5. `steps` fixes the number
+///          instead.
 /// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own for
 ///          every step in place of one repeated, another norm, steps by shape.
 class AdaNewton {
  public:
   static constexpr const char* name = "ada_newton";
 
-  /// Cost relative to five direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.05.
+  /// Cost relative to five plain direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.
   AdaNewton& budget(double budget) {
     budget_ = budget;
     steps_ = std::nullopt;
     return *this;
   }
-  /// Number of steps for every shape, 3 to 12, whatever they cost. Default: by `budget`.
+  /// Number of steps of shapes without an entry in the table, 3 to 12, whatever they cost.
+  /// Default: by `budget`.
   AdaNewton& steps(int64_t steps) {
     steps_ = steps;
     return *this;
@@ -61,15 +72,39 @@ class AdaNewton {
     form_ = form;
     return *this;
   }
+  /// Coefficients for single shapes, which come before the shipped ones. Copies of a policy share
+  /// them; they are never changed. Default: none.
+  AdaNewton& table(CoefficientTable table) {
+    table_ = table.empty() ? nullptr : std::make_shared<const CoefficientTable>(std::move(table));
+    return *this;
+  }
+
+  /// Designs coefficients for every shape without an entry, on its first use (some 20 ms), for the
+  /// model's spectra. Copies of a policy share them. Default: off.
+  /// @throws c10::Error as `shape_spectra`.
+  AdaNewton& design(ShapeModel model = {}) {
+    shape_spectra(1, 1, model);  // checks it
+    designs_ = std::make_shared<detail::DesignCache>(std::move(model));
+    return *this;
+  }
 
   double budget() const { return budget_; }
   std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
   Form form() const { return form_; }
+  CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }
 
-  /// The number of steps on a rows × cols matrix: `steps`, or as many as `budget` affords, but at
-  /// least three.
+  /// What `design` was given, or nothing.
+  std::optional<ShapeModel> model() const {
+    return designs_ ? std::optional<ShapeModel>(designs_->model()) : std::nullopt;
+  }
+
+  /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
+  /// `budget` affords, but at least three.
   int64_t steps_for(int64_t rows, int64_t cols, Precision precision) const {
+    if (const TableEntry* entry = find(rows, cols, precision)) {
+      return static_cast<int64_t>(entry->schedule.size());
+    }
     if (steps_) return *steps_;
     const double affordable = budget_ * direct_flops(rows, cols, 5);
     int64_t steps = max_default_steps;
@@ -83,7 +118,15 @@ class AdaNewton {
 
   /// The triples for a rows × cols matrix.
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
-    return default_schedule(steps_for(rows, cols, precision));
+    if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
+    const int64_t steps = steps_for(rows, cols, precision);
+    return designs_ ? designs_->schedule(rows, cols, steps, precision) : default_schedule(steps);
+  }
+
+  /// The precision of the products for a parameter, which tables and schedules depend on.
+  Precision precision_for(const at::Tensor& parameter) const {
+    return detail::precision_of(compute_dtype_.value_or(default_compute_dtype(parameter)),
+                                parameter);
   }
 
   /// @throws c10::Error if a setting is out of range.
@@ -101,31 +144,72 @@ class AdaNewton {
     out.set("steps", steps_ ? std::vector<int64_t>{*steps_} : std::vector<int64_t>{});
     out.set("compute_dtype", detail::dtype_name(compute_dtype_));
     out.set("form", static_cast<int64_t>(form_));
+    out.set("table", table_ ? table_->to_text() : std::string());
+    // Designs are made anew from the model: empty without one, else its weight and its tails.
+    std::vector<double> model;
+    if (designs_) {
+      model.push_back(designs_->model().gaussian_weight);
+      for (const HeavyTail& tail : designs_->model().tails) {
+        model.insert(model.end(), {tail.median, tail.condition});
+      }
+    }
+    out.set("model", std::move(model));
   }
   void deserialize(const Fields& in) {
-    budget_ = in.get<double>("budget");
+    AdaNewton read;
+    read.budget_ = in.get<double>("budget");
     const auto& steps = in.get<std::vector<int64_t>>("steps");
-    steps_ = steps.empty() ? std::nullopt : std::optional<int64_t>(steps.front());
-    compute_dtype_ = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
-    form_ = in.get_enum("form", Form::Gram);
+    if (!steps.empty()) read.steps_ = steps.front();
+    read.compute_dtype_ = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
+    read.form_ = in.get_enum("form", Form::Gram);
+    const auto& text = in.get<std::string>("table");
+    if (!text.empty()) {
+      CoefficientTable table;
+      std::istringstream stream(text);
+      table.read(stream, "the stored table");
+      read.table(std::move(table));
+    }
+    const auto& model = in.get<std::vector<double>>("model");
+    if (!model.empty()) {
+      TORCH_CHECK(model.size() % 2 == 1,
+                  "root_optim::AdaNewton: expected a weight and pairs of numbers, got ",
+                  model.size(), " numbers");
+      ShapeModel shape_model;
+      shape_model.gaussian_weight = model[0];
+      shape_model.tails.clear();
+      for (size_t i = 1; i < model.size(); i += 2) {
+        shape_model.tails.push_back({model[i], model[i + 1]});
+      }
+      read.design(std::move(shape_model));
+    }
+    *this = std::move(read);
   }
 
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
   at::Tensor operator()(const at::Tensor& x) const {
     validate();
     detail::check_matrices(x, "AdaNewton");
+    const int64_t rows = x.size(-2), cols = x.size(-1);
+    const Precision precision = precision_for(x);
     OrthogonalizeOptions options;
-    options.compute_dtype = compute_dtype_.value_or(default_compute_dtype(x));
+    options.compute_dtype = compute_dtype_;
     options.form = form_;
-    const Precision precision = detail::precision_of(*options.compute_dtype, x);
-    return orthogonalize(x, schedule(x.size(-2), x.size(-1), precision), options);
+    const TableEntry* entry = find(rows, cols, precision);
+    if (entry != nullptr && entry->form != Form::Auto) options.form = entry->form;
+    return orthogonalize(x, schedule(rows, cols, precision), options);
   }
 
  private:
-  double budget_ = 1.05;
+  const TableEntry* find(int64_t rows, int64_t cols, Precision precision) const {
+    return table_ ? table_->find(rows, cols, precision) : nullptr;
+  }
+
+  double budget_ = 1;
   std::optional<int64_t> steps_;
   std::optional<at::ScalarType> compute_dtype_;
   Form form_ = Form::Auto;
+  std::shared_ptr<const CoefficientTable> table_;
+  std::shared_ptr<detail::DesignCache> designs_;
 };
 
 }  // namespace v0

@@ -462,25 +462,28 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
   // The first weights come from a minimax composition.
   const Spectrum nodes = mixture(parts);
   const detail::DesignProblem minimax(nodes, options);
-  reweight(
-      minimax.schedule(minimax.start(0.5 * std::pow(4.0, -static_cast<double>(options.steps)))));
+  const Schedule start =
+      minimax.schedule(minimax.start(0.5 * std::pow(4.0, -static_cast<double>(options.steps))));
+  reweight(start);
   DesignOptions first = options;
   const int64_t limit = detail::iteration_limit(options, nodes.sigma.size());
   first.max_iterations = std::max<int64_t>(1, limit / 2);
   Design best = design_schedule(mixture(weighted), first);
   score(best);
   if (parts.size() == 1) return best;
-  if (options.warm_start.size() == best.schedule.size()) {  // never worse than what is in use
-    Design warm;
-    warm.schedule = options.warm_start;
-    score(warm);
-    warm.report = validate_schedule(warm.schedule, options.validation);
-    warm.iterations = best.iterations;
-    if (warm.report.valid && warm.relative_error < best.relative_error) best = std::move(warm);
-  }
+  const auto consider = [&](const Schedule& schedule) {
+    Design design;
+    design.schedule = schedule;
+    score(design);
+    if (!(design.relative_error < best.relative_error)) return;
+    design.report = validate_schedule(schedule, options.validation);
+    if (design.report.valid) best = std::move(design);
+  };
+  int64_t used = best.iterations;
+  consider(start);
+  if (options.warm_start.size() == start.size()) consider(options.warm_start);
 
   Schedule current = best.schedule;
-  int64_t used = best.iterations;
   for (int round = 0; round < rounds; ++round) {
     reweight(current);
     const detail::DesignProblem problem(mixture(weighted), options);
@@ -491,12 +494,8 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
       detail::levenberg_marquardt(problem, penalty, theta, left, 1e-5);
       used -= left;
     }
-    Design next;
-    next.schedule = current = problem.schedule(theta);
-    score(next);
-    if (!(next.relative_error < best.relative_error)) continue;
-    next.report = validate_schedule(next.schedule, options.validation);
-    if (next.report.valid) best = std::move(next);
+    current = problem.schedule(theta);
+    consider(current);
   }
   best.iterations = used;
   return best;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Coefficients per matrix shape: designed on first use, kept, replaced by the user, written and
-// read as text. ROOT, arXiv 2511.20626, "AdaNewton": (a, b, c)^(m,n). The design itself is in
-// coefficient_design.hpp, the one shipped schedule for all shapes in default_coefficients.hpp.
+// Coefficients per matrix shape: given by the user, designed or calibrated; written and read as
+// text. ROOT, arXiv 2511.20626, "AdaNewton": (a, b, c)^(m,n). Designs are made by
+// coefficient_design.hpp; AdaNewton (ada_newton.hpp) looks shapes up here first.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -16,8 +16,6 @@
 #include <istream>
 #include <iterator>
 #include <locale>
-#include <memory>
-#include <mutex>
 #include <sstream>
 #include <string>
 #include <tuple>
@@ -25,160 +23,97 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficient_design.hpp>
 #include <root_optim/coefficient_validation.hpp>
-#include <root_optim/default_coefficients.hpp>
+#include <root_optim/detail/finite.hpp>
+#include <root_optim/iteration_plan.hpp>  // Form
 #include <root_optim/quintic.hpp>
 #include <root_optim/spectrum.hpp>
 
 namespace root_optim {
 inline namespace v0 {
 
-/// What a shape's coefficients are designed for: a Gaussian matrix of that shape and heavy-tailed
-/// families (the paper calibrates on random and real matrices).
-struct ShapeModel {
-  double gaussian_weight = 0.2;  ///< share of the Gaussian part, in [0, 1]
-  /// Families that share the rest equally, from spectra of early training to nearly rank-deficient.
-  std::vector<HeavyTail> tails = {{0.1, 1e4}, {0.03, 1e6}, {0.003, 1e8}, {1e-4, 1e10}};
-};
-
-/// The model's spectra for a rows × cols matrix after Schatten-8 normalization, with their weights.
-/// @throws c10::Error unless rows, cols >= 1, 0 <= gaussian_weight <= 1, and there are tails if it
-/// is below 1.
-inline std::vector<std::pair<double, Spectrum>> shape_spectra(int64_t rows, int64_t cols,
-                                                              const ShapeModel& model = {}) {
-  TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::shape_spectra: expected rows, cols >= 1, got ",
-              rows, ", ", cols);
-  TORCH_CHECK(
-      model.gaussian_weight >= 0 && model.gaussian_weight <= 1 &&
-          (model.gaussian_weight == 1 || !model.tails.empty()),
-      "root_optim::shape_spectra: expected 0 <= gaussian_weight <= 1, and tails below 1, got ",
-      model.gaussian_weight, " and ", model.tails.size(), " tails");
-  std::vector<std::pair<double, Spectrum>> parts;
-  if (model.gaussian_weight > 0) {
-    parts.emplace_back(model.gaussian_weight, gaussian_spectrum(rows, cols, NormKind::Schatten8));
-  }
-  for (const HeavyTail& tail : model.tails) {
-    if (model.gaussian_weight == 1) break;
-    parts.emplace_back((1 - model.gaussian_weight) / static_cast<double>(model.tails.size()),
-                       heavy_tailed_spectrum(std::min(rows, cols), NormKind::Schatten8, tail));
-  }
-  return parts;
-}
-
-/// Designs the triples for a rows × cols matrix by `design_mixture`, starting among others from the
-/// shipped schedule of as many steps.
-/// @param precision of the products: its slack and margins; BFloat16's serve every precision.
-/// @throws c10::Error as shape_spectra, and unless 1 <= steps <= 16.
-inline Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
-                               Precision precision = Precision::Float32,
-                               const ShapeModel& model = {}) {
-  DesignOptions options;
-  options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
-  if (steps >= min_default_steps && steps <= max_default_steps) {
-    options.warm_start = default_schedule(steps);
-  }
-  return design_mixture(shape_spectra(rows, cols, model), options);
-}
-
 /// The triples of one shape, with where they come from and the validator's figures.
 struct TableEntry {
   int64_t rows = 0;  ///< smaller side
   int64_t cols = 0;  ///< larger side
   Precision precision = Precision::Float32;
-  Schedule schedule;
-  std::string origin;  ///< "designed", "user", … : one word
-  ValidationReport report;
+  Schedule schedule;            ///< one triple per step
+  Form form = Form::Auto;       ///< how they are applied
+  std::string origin = "user";  ///< "user", "designed", "calibrated", …: one word
+  Spectrum spectrum;            ///< what they were designed for, or empty
+  ValidationReport report;      ///< set by the table
 };
 
-/// Coefficients by shape, number of steps and precision.
+/// Coefficients by shape and precision.
 ///
-/// A shape is looked up in either orientation; float64 shares float32's entries. Internally
-/// synchronized: hold one by std::shared_ptr and use it from any thread. Every entry has passed
-/// `validate_schedule` for its precision and the Schatten-8 norm.
+/// A value type. A shape is looked up in either orientation, in O(1); float64 shares float32's
+/// entries. Every entry has passed `validate_schedule` for its precision and the Schatten-8 norm.
 ///
 /// Text format, one entry after the other, '#' starts a comment:
 ///     root_optim coefficients 1
-///     entry 768 3072 float32 designed
+///     entry 768 3072 float32 auto designed
 ///     figures 0.0051 0.62 1.18 1210
+///     sigma 0.91 0.4 0.011
+///     weight 0.01 0.19 0.8
 ///     4.1 -11.5 8.1
 ///     …
 ///     end
-/// that is: smaller and larger side, precision, origin; margin, smallest output for σ >= .01,
-/// largest output, slope; then one triple per step, in digits that restore every bit.
+/// that is: smaller and larger side, precision, form, origin; margin, smallest output for σ >= .01,
+/// largest output, slope; optionally the spectrum; then one triple per step. Coefficients and
+/// spectrum are written in digits that restore every bit.
 class CoefficientTable {
  public:
-  explicit CoefficientTable(ShapeModel model = {}) : model_(std::move(model)) {}
-
-  const ShapeModel& model() const { return model_; }
-
-  /// The entry for a shape; designs it (some 10 ms) if it is not there yet. O(1) afterwards.
-  /// @throws c10::Error as design_for_shape.
-  std::shared_ptr<const TableEntry> find(int64_t rows, int64_t cols, int64_t steps,
-                                         Precision precision = Precision::Float32) {
-    const Key key = key_of(rows, cols, steps, precision);
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      const auto found = entries_.find(key);
-      if (found != entries_.end()) return found->second;
-    }
-    // Outside the lock: two threads may design the same entry, with the same result.
-    Design design = design_for_shape(key.rows, key.cols, steps, key.precision, model_);
-    auto entry = std::make_shared<TableEntry>();
-    *entry = {key.rows,      key.cols,
-              key.precision, std::move(design.schedule),
-              "designed",    std::move(design.report)};
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return entries_.emplace(key, std::move(entry)).first->second;
+  /// The entry for a shape, or null. It lives until the table is changed or destroyed.
+  const TableEntry* find(int64_t rows, int64_t cols,
+                         Precision precision = Precision::Float32) const {
+    const auto found = entries_.find(key_of(rows, cols, precision));
+    return found == entries_.end() ? nullptr : &found->second;
   }
 
-  /// The triples for a shape, as `find`.
-  Schedule schedule(int64_t rows, int64_t cols, int64_t steps,
-                    Precision precision = Precision::Float32) {
-    return find(rows, cols, steps, precision)->schedule;
-  }
-
-  /// Replaces the entry for a shape, schedule.size() steps and a precision.
-  /// @param origin one word, kept for the text format
-  /// @throws c10::Error if the schedule fails validation for that precision; nothing is changed.
-  void set(int64_t rows, int64_t cols, Schedule schedule, Precision precision = Precision::Float32,
-           std::string origin = "user") {
-    const Key key = key_of(rows, cols, static_cast<int64_t>(schedule.size()), precision);
-    TORCH_CHECK(is_word(origin),
-                "root_optim::CoefficientTable::set: expected origin to be one word, got '", origin,
-                "'");
+  /// Adds an entry, or replaces the one of its shape and precision.
+  /// @throws c10::Error unless rows, cols >= 1, origin is one word, and the schedule passes
+  /// validation for the precision; nothing is changed then.
+  void set(TableEntry entry) {
+    TORCH_CHECK(entry.rows >= 1 && entry.cols >= 1,
+                "root_optim::CoefficientTable::set: expected rows, cols >= 1, got ", entry.rows,
+                ", ", entry.cols);
+    TORCH_CHECK(is_word(entry.origin),
+                "root_optim::CoefficientTable::set: expected origin to be one word, got '",
+                entry.origin, "'");
+    const std::string problem = problem_of(entry.spectrum);
+    TORCH_CHECK(problem.empty(), "root_optim::CoefficientTable::set: expected ", problem);
+    const Key key = key_of(entry.rows, entry.cols, entry.precision);
+    entry.rows = key.rows;
+    entry.cols = key.cols;
+    entry.precision = key.precision;
     const auto options = ValidationOptions::for_precision(key.precision, NormKind::Schatten8);
-    check_schedule(schedule, options, "CoefficientTable::set");
-    auto entry = std::make_shared<TableEntry>();
-    entry->report = validate_schedule(schedule, options);
-    entry->rows = key.rows;
-    entry->cols = key.cols;
-    entry->precision = key.precision;
-    entry->schedule = std::move(schedule);
-    entry->origin = std::move(origin);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    entries_[key] = std::move(entry);
+    check_schedule(entry.schedule, options, "CoefficientTable::set");
+    entry.report = validate_schedule(entry.schedule, options);
+    entries_.insert_or_assign(key, std::move(entry));
   }
 
-  size_t size() const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return entries_.size();
+  /// As above, for triples of one's own.
+  void set(int64_t rows, int64_t cols, Schedule schedule,
+           Precision precision = Precision::Float32) {
+    TableEntry entry;
+    entry.rows = rows;
+    entry.cols = cols;
+    entry.precision = precision;
+    entry.schedule = std::move(schedule);
+    set(std::move(entry));
   }
 
-  /// All entries, by rows, cols, precision and steps.
-  std::vector<std::shared_ptr<const TableEntry>> entries() const {
-    std::vector<std::shared_ptr<const TableEntry>> all;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      all.reserve(entries_.size());
-      for (const auto& item : entries_) all.push_back(item.second);
-    }
-    const auto order = [](const TableEntry& e) {
-      return std::make_tuple(e.rows, e.cols, e.precision, e.schedule.size());
-    };
-    std::sort(all.begin(), all.end(),
-              [&](const auto& l, const auto& r) { return order(*l) < order(*r); });
+  size_t size() const { return entries_.size(); }
+  bool empty() const { return entries_.empty(); }
+
+  /// All entries, by rows, cols and precision.
+  std::vector<TableEntry> entries() const {
+    std::vector<TableEntry> all;
+    all.reserve(entries_.size());
+    for (const auto& item : entries_) all.push_back(item.second);
+    std::sort(all.begin(), all.end(), [](const TableEntry& l, const TableEntry& r) {
+      return std::tie(l.rows, l.cols, l.precision) < std::tie(r.rows, r.cols, r.precision);
+    });
     return all;
   }
 
@@ -187,13 +122,20 @@ class CoefficientTable {
     std::ostringstream out;
     out.imbue(std::locale::classic());
     out << "root_optim coefficients " << format_version << '\n';
-    for (const auto& entry : entries()) {
-      const ValidationReport& r = entry->report;
-      out << "entry " << entry->rows << ' ' << entry->cols << ' ' << word_of(entry->precision)
-          << ' ' << entry->origin << '\n';
+    for (const TableEntry& entry : entries()) {
+      const ValidationReport& r = entry.report;
+      out << "entry " << entry.rows << ' ' << entry.cols << ' ' << word_of(entry.precision) << ' '
+          << word_of(entry.form) << ' ' << entry.origin << '\n';
       out << "figures " << r.margin << ' ' << r.min_output << ' ' << r.max_output << ' ' << r.slope
           << '\n';
-      for (const Quintic& p : entry->schedule) {
+      if (!entry.spectrum.sigma.empty()) {
+        out << "sigma";
+        for (const double v : entry.spectrum.sigma) out << ' ' << exact_digits(v);
+        out << "\nweight";
+        for (const double v : entry.spectrum.weight) out << ' ' << exact_digits(v);
+        out << '\n';
+      }
+      for (const Quintic& p : entry.schedule) {
         out << exact_digits(p.a) << ' ' << exact_digits(p.b) << ' ' << exact_digits(p.c) << '\n';
       }
       out << "end\n";
@@ -213,51 +155,62 @@ class CoefficientTable {
                   "a first line 'root_optim coefficients 1'");
     reader.expect(reader.fields[2] == std::to_string(format_version), "format version 1");
 
-    std::vector<std::pair<Key, std::shared_ptr<const TableEntry>>> read_entries;
+    Entries read_entries;
     while (reader.next()) {
-      auto entry = reader.entry();
-      const Key key = key_of(entry->rows, entry->cols, static_cast<int64_t>(entry->schedule.size()),
-                             entry->precision);
-      for (const auto& other : read_entries) {
-        reader.expect(!(other.first == key), "each shape, precision and number of steps once");
-      }
-      read_entries.emplace_back(key, std::move(entry));
+      TableEntry entry = reader.entry();
+      const Key key = key_of(entry.rows, entry.cols, entry.precision);
+      reader.expect(read_entries.count(key) == 0, "each shape and precision once");
+      read_entries.emplace(key, std::move(entry));
     }
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& item : read_entries) entries_[item.first] = std::move(item.second);
+    for (auto& item : read_entries) entries_.insert_or_assign(item.first, std::move(item.second));
   }
 
  private:
   static constexpr int format_version = 1;
 
   struct Key {
-    int64_t rows, cols, steps;
+    int64_t rows, cols;
     Precision precision;
     friend bool operator==(const Key& l, const Key& r) {
-      return l.rows == r.rows && l.cols == r.cols && l.steps == r.steps &&
-             l.precision == r.precision;
+      return l.rows == r.rows && l.cols == r.cols && l.precision == r.precision;
     }
   };
   struct KeyHash {
     size_t operator()(const Key& k) const {
       size_t h = 0;
-      for (const int64_t v : {k.rows, k.cols, k.steps, static_cast<int64_t>(k.precision)}) {
+      for (const int64_t v : {k.rows, k.cols, static_cast<int64_t>(k.precision)}) {
         h = h * 1000003U + std::hash<int64_t>()(v);
       }
       return h;
     }
   };
 
-  static Key key_of(int64_t rows, int64_t cols, int64_t steps, Precision precision) {
-    TORCH_CHECK(rows >= 1 && cols >= 1 && steps >= 1,
-                "root_optim::CoefficientTable: expected rows, cols, steps >= 1, got ", rows, ", ",
-                cols, ", ", steps);
-    return {std::min(rows, cols), std::max(rows, cols), steps,
+  using Entries = std::unordered_map<Key, TableEntry, KeyHash>;
+
+  static Key key_of(int64_t rows, int64_t cols, Precision precision) {
+    return {std::min(rows, cols), std::max(rows, cols),
             precision == Precision::BFloat16 ? Precision::BFloat16 : Precision::Float32};
   }
 
   static const char* word_of(Precision precision) {
     return precision == Precision::BFloat16 ? "bfloat16" : "float32";
+  }
+  static const char* word_of(Form form) {
+    return form == Form::Auto ? "auto" : (form == Form::Gram ? "gram" : "direct");
+  }
+
+  /// What is wrong with a spectrum, as "expected …" continues; empty if nothing.
+  static std::string problem_of(const Spectrum& spectrum) {
+    if (spectrum.sigma.size() != spectrum.weight.size()) return "a weight for every sigma";
+    double sum = 0;
+    for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
+      const double sigma = spectrum.sigma[i], weight = spectrum.weight[i];
+      if (!detail::is_finite(sigma) || sigma < 0 || sigma > 1.001) return "sigma in [0, 1]";
+      if (!detail::is_finite(weight) || !(weight > 0)) return "weights > 0";
+      sum += weight;
+    }
+    if (!spectrum.sigma.empty() && !(std::abs(sum - 1) < 1e-6)) return "weights that sum to one";
+    return "";
   }
 
   /// The shortest decimal form that reads back as `value`.
@@ -317,38 +270,58 @@ class CoefficientTable {
       return value;
     }
 
-    /// The entry that begins at the current line.
-    std::shared_ptr<const TableEntry> entry() {
-      const int64_t first = line;
-      const char* form = "'entry <smaller side> <larger side> float32|bfloat16 <origin>'";
-      expect(fields.size() == 5 && fields[0] == "entry", form);
-      auto entry = std::make_shared<TableEntry>();
-      entry->rows = number<int64_t>(1, form);
-      entry->cols = number<int64_t>(2, form);
-      expect(entry->rows >= 1 && entry->cols >= entry->rows, "1 <= smaller side <= larger side");
-      expect(fields[3] == "float32" || fields[3] == "bfloat16", form);
-      entry->precision = fields[3] == "bfloat16" ? Precision::BFloat16 : Precision::Float32;
-      entry->origin = fields[4];
+    /// The numbers of the line that begins with `name`.
+    std::vector<double> numbers(const std::string& name) const {
+      expect(fields.size() > 1 && fields[0] == name, "'" + name + "' and numbers");
+      std::vector<double> values;
+      for (size_t i = 1; i < fields.size(); ++i) values.push_back(number<double>(i, "a number"));
+      return values;
+    }
 
-      expect(next() && fields.size() == 5 && fields[0] == "figures",
+    /// The entry that begins at the current line.
+    TableEntry entry() {
+      const int64_t first = line;
+      const char* form =
+          "'entry <smaller side> <larger side> float32|bfloat16 auto|direct|gram <origin>'";
+      expect(fields.size() == 6 && fields[0] == "entry", form);
+      TableEntry entry;
+      entry.rows = number<int64_t>(1, form);
+      entry.cols = number<int64_t>(2, form);
+      expect(entry.rows >= 1 && entry.cols >= entry.rows, "1 <= smaller side <= larger side");
+      expect(fields[3] == "float32" || fields[3] == "bfloat16", form);
+      entry.precision = fields[3] == "bfloat16" ? Precision::BFloat16 : Precision::Float32;
+      expect(fields[4] == "auto" || fields[4] == "direct" || fields[4] == "gram", form);
+      entry.form = fields[4] == "auto"     ? Form::Auto
+                   : fields[4] == "direct" ? Form::Direct
+                                           : Form::Gram;
+      entry.origin = fields[5];
+
+      expect(next() && fields.size() == 5,
              "'figures <margin> <smallest output> <largest output> <slope>'");
-      double figures[4];
-      for (size_t i = 0; i < 4; ++i) figures[i] = number<double>(i + 1, "four numbers");
+      const std::vector<double> figures = numbers("figures");
       const int64_t figures_line = line;
 
-      while (true) {
+      expect(next(), "a triple 'a b c', 'sigma' or 'end'");
+      if (fields[0] == "sigma") {
+        entry.spectrum.sigma = numbers("sigma");
+        expect(next(), "'weight' and numbers");
+        entry.spectrum.weight = numbers("weight");
+        const std::string problem = problem_of(entry.spectrum);
+        expect(problem.empty(), problem);
         expect(next(), "a triple 'a b c' or 'end'");
-        if (fields.size() == 1 && fields[0] == "end") break;
+      }
+      while (!(fields.size() == 1 && fields[0] == "end")) {
         expect(fields.size() == 3, "a triple 'a b c' or 'end'");
         const char* what = "three finite numbers";
-        entry->schedule.push_back(
+        entry.schedule.push_back(
             {number<double>(0, what), number<double>(1, what), number<double>(2, what)});
-        expect(entry->schedule.size() <= 64, "at most 64 steps");
+        expect(entry.schedule.size() <= 64, "at most 64 steps");
+        expect(next(), "a triple 'a b c' or 'end'");
       }
 
-      entry->report = validate_schedule(
-          entry->schedule, ValidationOptions::for_precision(entry->precision, NormKind::Schatten8));
-      const ValidationReport& r = entry->report;
+      entry.report = validate_schedule(
+          entry.schedule, ValidationOptions::for_precision(entry.precision, NormKind::Schatten8));
+      const ValidationReport& r = entry.report;
       TORCH_CHECK(r.valid, "root_optim::CoefficientTable: ", source, ":", first,
                   ": the entry fails validation: step ", r.failing_step,
                   " fails at σ = ", r.failing_sigma, ": ", r.reason);
@@ -363,9 +336,7 @@ class CoefficientTable {
     }
   };
 
-  ShapeModel model_;
-  mutable std::mutex mutex_;
-  std::unordered_map<Key, std::shared_ptr<const TableEntry>, KeyHash> entries_;
+  Entries entries_;
 };
 
 }  // namespace v0

@@ -66,7 +66,7 @@ inline ValidationOptions ValidationOptions::for_precision(Precision precision, N
   ValidationOptions options;
   options.start_slack = start_slack_of(precision, norm);
   if (precision == Precision::BFloat16) {
-    options.margin = 0.01;
+    options.margin = 0.02;  // with .01, of 10,000 adversarial spectra one came out as Inf
     options.sign_floor = 1e-3;
     options.negative_eigenvalue = 1e-2;  // entries of G rounded by 2⁻⁹, ‖E‖₂ up to twice that
   } else if (precision == Precision::Float64) {

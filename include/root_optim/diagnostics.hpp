@@ -11,7 +11,6 @@
 #include <ATen/core/grad_mode.h>  // NoGradGuard
 #include <ATen/ops/linalg_svdvals.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <fmt/format.h>
 
@@ -21,14 +20,12 @@
 #include <string>
 #include <vector>
 
-#include <root_optim/detail/parameter_checks.hpp>
-#include <root_optim/detail/state_key.hpp>
+#include <root_optim/detail/next_update.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
 #include <root_optim/exact_polar.hpp>
-#include <root_optim/layout.hpp>
-#include <root_optim/momentum.hpp>
 #include <root_optim/optimizer.hpp>
 #include <root_optim/policy.hpp>
+#include <root_optim/update.hpp>  // lr_scale
 
 namespace root_optim {
 inline namespace v0 {
@@ -82,65 +79,38 @@ struct MatrixReport {
 /// Changes nothing. Complexity: three SVDs a matrix.
 template <class F, class O>
 std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
-  using Options = OrthogonalizedOptions<F, O>;
   at::NoGradGuard no_grad;
   std::vector<MatrixReport> reports;
   for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& group = optimizer.param_groups()[g];
-    const auto* typed = dynamic_cast<const Options*>(&group.options());
-    TORCH_CHECK(typed != nullptr, "root_optim::step_report: expected the options of group ", g,
-                " to be of this optimizer's own type, got another optimizer's");
-    const Options& options = *typed;
-    for (size_t i = 0; i < group.params().size(); ++i) {
-      const at::Tensor& parameter = group.params()[i];
-      const std::string where = detail::describe(parameter, g, i, options.names());
-      if (!parameter.grad().defined() || parameter.numel() == 0) continue;
-      detail::check_gradient(parameter, parameter.grad(), where);
-      if (detail::resolve_rule(options.rule(), options.layout(), parameter, where) == Rule::AdamW) {
-        continue;
-      }
-      const at::Tensor gradient = parameter.grad().to(detail::state_dtype(parameter));
-      at::Tensor buffer = at::zeros_like(gradient);
-      const auto found = optimizer.state().find(detail::state_key(parameter));
-      if (found != optimizer.state().end()) {
-        const auto* state = dynamic_cast<const ParamState*>(found->second.get());
-        if (state != nullptr && state->momentum_buffer().defined()) {
-          buffer = state->momentum_buffer().to(gradient);
-        }
-      }
-      const at::Tensor update = accumulate_momentum(buffer, gradient, options.momentum(),
-                                                    options.momentum_form(), options.nesterov())
-                                    .update.contiguous();
+    const auto& options = detail::typed_options(optimizer, g, "step_report");
+    const auto& parameters = optimizer.param_groups()[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
       int64_t block = 0;
-      for (const at::Tensor& view : block_views(update.unsqueeze(0), options.layout())) {
-        const at::Tensor matrices = block_matrices(view, options.layout());
-        for (int64_t k = 0; k < matrices.size(0); ++k) {
-          const at::Tensor u = matrices.narrow(0, k, 1);
-          const at::Tensor b = options.filter()(u);
-          const at::Tensor x = options.orthogonalizer()(b);
-          const at::Tensor truth = exact_polar(b);
-          MatrixReport report{};
-          report.name = i < options.names().size() ? options.names()[i]
-                                                   : fmt::format("group {}, index {}", g, i);
-          report.block = block++;
-          report.rows = u.size(1);
-          report.cols = u.size(2);
-          report.threshold = std::numeric_limits<double>::infinity();
-          if constexpr (detail::has_threshold<F>::value) {
-            report.threshold = options.filter().threshold(u).template item<double>();
-          }
-          const double entries = static_cast<double>(u.numel());
-          report.outlier_share = u.ne(b).sum().item().toDouble() / entries;
-          report.outlier_norm = root_optim::relative_error(b, u);
-          const at::Tensor unsplit = exact_polar(u);
-          const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
-          report.direction_cosine =
-              norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
-          report.spectral_norm = singular_values(x).max().item<double>();
-          report.relative_error = root_optim::relative_error(x, truth);
-          report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
-          reports.push_back(std::move(report));
+      for (const at::Tensor& u : detail::next_update(optimizer, parameters[i], options)) {
+        const at::Tensor b = options.filter()(u);
+        const at::Tensor x = options.orthogonalizer()(b);
+        const at::Tensor truth = exact_polar(b);
+        MatrixReport report{};
+        report.name = i < options.names().size() ? options.names()[i]
+                                                 : fmt::format("group {}, index {}", g, i);
+        report.block = block++;
+        report.rows = u.size(1);
+        report.cols = u.size(2);
+        report.threshold = std::numeric_limits<double>::infinity();
+        if constexpr (detail::has_threshold<F>::value) {
+          report.threshold = options.filter().threshold(u).template item<double>();
         }
+        const double entries = static_cast<double>(u.numel());
+        report.outlier_share = u.ne(b).sum().item().toDouble() / entries;
+        report.outlier_norm = root_optim::relative_error(b, u);
+        const at::Tensor unsplit = exact_polar(u);
+        const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
+        report.direction_cosine = norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
+        report.spectral_norm = singular_values(x).max().item<double>();
+        report.relative_error = root_optim::relative_error(x, truth);
+        report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
+        reports.push_back(std::move(report));
       }
     }
   }

@@ -21,67 +21,85 @@ inline namespace v0 {
 enum class Form {
   Auto,    ///< Gram where the precision allows it and it costs fewer FLOP, else Direct
   Direct,  ///< X ← aX + (bA + cA²)X with A = XXᵀ at every step
-  Gram     ///< the steps act on the m × m Gram matrix alone and are applied to X once per run
+  Gram     ///< the steps act on the m × m Gram matrix alone and are applied to X once per run; not
+           ///< in bfloat16, which stays direct
 };
 
 /// A form, with the steps grouped into runs that share one Gram matrix (Direct: one step a run).
 struct IterationPlan {
   Form form = Form::Direct;
   std::vector<int64_t> runs;
-  double flops = 0;  ///< of one m × n matrix: two per multiply-add of its matrix products
+  int64_t blocks = 1;  ///< a side, in which symmetric products are computed: one triangle, mirrored
+  double flops = 0;    ///< of one m × n matrix: two per multiply-add of its matrix products
 };
 
-/// FLOP of `steps` direct steps on a rows × cols matrix: steps·(4m²n + 2m³), m = min(rows, cols).
-inline double direct_flops(int64_t rows, int64_t cols, int64_t steps) {
-  const double m = static_cast<double>(std::min(rows, cols));
-  const double n = static_cast<double>(std::max(rows, cols));
-  return static_cast<double>(steps) * (4 * m * m * n + 2 * m * m * m);
+/// Share of a product's FLOP that one triangle of blocks × blocks takes.
+inline double symmetric_share(int64_t blocks) {
+  return static_cast<double>(blocks + 1) / static_cast<double>(2 * blocks);
 }
 
-/// FLOP of runs of k steps in Gram space: 4m²n + (8k − 6)m³ each. (R² for every step, Q for every
-/// step but the first, two products for the next R but after the last step; XXᵀ and QX.)
-inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>& runs) {
+/// FLOP of `steps` direct steps on a rows × cols matrix, m = min(rows, cols):
+/// steps·((2 + 2s)m²n + 2s·m³), s = symmetric_share(blocks). XXᵀ and its square are symmetric.
+inline double direct_flops(int64_t rows, int64_t cols, int64_t steps, int64_t blocks = 1) {
   const double m = static_cast<double>(std::min(rows, cols));
   const double n = static_cast<double>(std::max(rows, cols));
+  const double s = symmetric_share(blocks);
+  return static_cast<double>(steps) * ((2 + 2 * s) * m * m * n + 2 * s * m * m * m);
+}
+
+/// FLOP of runs of k steps in Gram space: (2 + 2s)m²n + (2sk + 6(k − 1))m³ each. (XXᵀ and R² for
+/// every step, symmetric; Q and two products for the next R for every step but one; and QX.)
+inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>& runs,
+                         int64_t blocks = 1) {
+  const double m = static_cast<double>(std::min(rows, cols));
+  const double n = static_cast<double>(std::max(rows, cols));
+  const double s = symmetric_share(blocks);
   double flops = 0;
-  for (const int64_t steps : runs) {
-    flops += 4 * m * m * n + static_cast<double>(8 * steps - 6) * m * m * m;
+  for (const int64_t run : runs) {
+    const auto k = static_cast<double>(run);
+    flops += (2 + 2 * s) * m * m * n + (2 * s * k + 6 * (k - 1)) * m * m * m;
   }
   return flops;
 }
 
+/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where on CPUs they
+/// save time as well as FLOP, 1 below and in bfloat16, where they lose.
+inline int64_t symmetric_blocks(int64_t m, Precision precision) {
+  return m >= 512 && precision != Precision::BFloat16 ? 4 : 1;
+}
+
 /// The runs of a schedule in Gram space. A computed Gram matrix has errors of about δ‖X‖², which
-/// grow with the square of the product of the a's; a new run begins before they pass 0.2.
+/// grow with the square of the product of the a's; a new run begins before they pass 0.1.
 ///
-/// Measured in float32 on spectra of condition 1e10 (256×1024, shipped schedules; δ = 6e-8): five
-/// steps in one run differ from float64 by 1.4e-3 of ‖UVᵀ‖_F (direct form: 2e-5), eight in runs of
-/// 4 + 4 by 5e-3 (direct: 1e-3), of 5 + 3 by 3e-2; eight in one run diverge.
+/// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured
+/// momentum, nine steps in runs of 4 + 5, 1.6e-3 of ‖UVᵀ‖_F; with .2 in place of .1, 5 + 4, 2.3e-3;
+/// rank 32 over noise, 3e-4 and 2.2e-3. Eight steps in one run diverge on condition 1e10.
 inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precision) {
-  const double rounding = precision == Precision::Float64    ? 2.2e-16
-                          : precision == Precision::BFloat16 ? 1e-2
-                                                             : 1.2e-7;
+  const double rounding = precision == Precision::Float64 ? 2.2e-16 : 1.2e-7;
   std::vector<int64_t> runs;
   for (size_t first = 0; first < schedule.size(); first += static_cast<size_t>(runs.back())) {
-    runs.push_back(gram_run_length(schedule, first, rounding, /*tolerance=*/0.2));
+    runs.push_back(gram_run_length(schedule, first, rounding, /*tolerance=*/0.1));
   }
   return runs;
 }
 
 /// Decides how to carry out a schedule on a rows × cols matrix.
 ///
-/// Auto takes Gram space in float64 and float32 if it costs fewer FLOP. bfloat16 is always direct
-/// there: its Gram matrix has eigenvalues of about −.01, and five steps in one run reach errors of
-/// 1e11 on heavy-tailed spectra. A forced Gram form restarts as often as the precision demands.
+/// Auto takes Gram space in float64 and float32 if it costs fewer FLOP. bfloat16 is always direct,
+/// even if Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in
+/// one run reach errors of 1e11 on heavy-tailed spectra, and a restart at every step costs more than
+/// the direct form and still left the output bound (3.3 after 12 steps).
 inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& schedule,
                                     Precision precision, Form form = Form::Auto) {
   const auto steps = static_cast<int64_t>(schedule.size());
-  IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1),
-                       direct_flops(rows, cols, steps)};
-  if (form == Form::Direct || (form == Form::Auto && precision == Precision::BFloat16)) {
+  const int64_t blocks = symmetric_blocks(std::min(rows, cols), precision);
+  IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
+                       direct_flops(rows, cols, steps, blocks)};
+  if (form == Form::Direct || precision == Precision::BFloat16) {
     return direct;
   }
-  IterationPlan gram{Form::Gram, gram_runs(schedule, precision), 0};
-  gram.flops = gram_flops(rows, cols, gram.runs);
+  IterationPlan gram{Form::Gram, gram_runs(schedule, precision), blocks, 0};
+  gram.flops = gram_flops(rows, cols, gram.runs, blocks);
   return form == Form::Gram || gram.flops < direct.flops ? gram : direct;
 }
 

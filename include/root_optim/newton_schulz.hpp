@@ -116,7 +116,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 ///            empty gives empty; Inf or NaN in a matrix gives NaN in that matrix alone.
 /// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
 ///            keep their published absolute ε.
-/// Complexity: direct: steps × (4m²n + 2m³) FLOP for m <= n; Gram space: see `gram_flops`. Extra
+/// Complexity: see `plan_iteration`; direct below 512: steps × (4m²n + 2m³) FLOP for m <= n. Extra
 ///            memory: two matrices m×n and two to four m×m in the compute dtype, and a float64
 ///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
@@ -148,9 +148,10 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
                              matrices, options.normalization == Normalization::FrobeniusFloor,
                              options.eps, dtype);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision, options.form);
-  at::Tensor result = plan.form == Form::Gram
-                          ? detail::iterate_gram(matrices, schedule, plan.runs, schatten8)
-                          : detail::iterate_direct(matrices, schedule, schatten8);
+  at::Tensor result =
+      plan.form == Form::Gram
+          ? detail::iterate_gram(matrices, schedule, plan.runs, plan.blocks, schatten8)
+          : detail::iterate_direct(matrices, schedule, plan.blocks, schatten8);
   if (m > n) result = result.transpose(1, 2);
   return result.to(x.scalar_type()).reshape(x.sizes());
 }

@@ -6,6 +6,7 @@
 
 #include <root_optim/ada_newton.hpp>
 #include <root_optim/adamw.hpp>
+#include <root_optim/calibrator.hpp>
 #include <root_optim/checkpoint.hpp>
 #include <root_optim/coefficient_design.hpp>
 #include <root_optim/coefficient_table.hpp>
@@ -24,6 +25,7 @@
 #include <root_optim/policy.hpp>
 #include <root_optim/quintic.hpp>
 #include <root_optim/routing.hpp>
+#include <root_optim/shape_model.hpp>
 #include <root_optim/soft_threshold.hpp>
 #include <root_optim/spectrum.hpp>
 #include <root_optim/suitability.hpp>

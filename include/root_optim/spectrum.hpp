@@ -213,6 +213,27 @@ inline Spectrum mixture(const std::vector<std::pair<double, Spectrum>>& parts) {
   return s;
 }
 
+/// The same distribution in fewer nodes: those of each twelfth of a decade become one, with their
+/// weight and mean σ, and so do all below 1e-9 of σ = 1, which no schedule lifts.
+inline Spectrum condensed(const Spectrum& spectrum) {
+  constexpr double per_decade = 12, decades = 9;
+  std::vector<double> weight(static_cast<size_t>(per_decade * decades) + 1), sum(weight.size());
+  for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
+    const double below_one = -std::log10(std::max(spectrum.sigma[i], 1e-30)) * per_decade;
+    const double bin = std::min(std::max(below_one, 0.0), per_decade * decades);
+    weight[static_cast<size_t>(bin)] += spectrum.weight[i];
+    sum[static_cast<size_t>(bin)] += spectrum.weight[i] * spectrum.sigma[i];
+  }
+  Spectrum s;
+  for (size_t bin = 0; bin < weight.size(); ++bin) {
+    if (weight[bin] <= 0) continue;
+    s.sigma.push_back(sum[bin] / weight[bin]);
+    s.weight.push_back(weight[bin]);
+  }
+  detail::normalize_weights(s);
+  return s;
+}
+
 /// Expected singular-value error E(σ_out − 1)² of a schedule, in exact arithmetic; its root is the
 /// expected relative error ‖X_T − UVᵀ‖_F / ‖UVᵀ‖_F.
 inline double expected_mse(const Schedule& schedule, const Spectrum& spectrum) {

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Coefficients per shape: design on first use, override, threads, text format and what it refuses.
+// Coefficients per shape: the table, its text format and what it refuses, and designs per shape.
 #include "support/catch_torch.hpp"
 
 #include <root_optim/coefficient_table.hpp>
 #include <root_optim/coefficients.hpp>
+#include <root_optim/shape_model.hpp>
 
 #include <sstream>
 #include <string>
-#include <thread>
-#include <vector>
 
 using namespace root_optim;
 using test::contains;
@@ -37,28 +36,86 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 }  // namespace
 
-TEST_CASE("CoefficientTable: designs on first use, then returns the same entry",
-          "[coefficient_table]") {
+TEST_CASE("CoefficientTable: an entry per shape and precision", "[coefficient_table]") {
+  const Schedule you = CoefficientSet::you().schedule(1, 1, 5);
   CoefficientTable table;
-  CHECK(table.size() == 0);
-  const auto first = table.find(64, 256, 5);
-  CHECK(table.find(256, 64, 5) == first);
-  CHECK(table.find(64, 256, 5, Precision::Float64) == first);
-  CHECK(table.size() == 1);
-  CHECK(first->rows == 64);
-  CHECK(first->cols == 256);
-  CHECK(first->origin == "designed");
-  CHECK(first->report.valid);
-  CHECK(first->schedule == design_for_shape(64, 256, 5).schedule);
-  CHECK(table.schedule(64, 256, 5) == first->schedule);
+  CHECK(table.find(64, 128) == nullptr);
+  CHECK(table.empty());
+  table.set(128, 64, you);
+  REQUIRE(table.find(64, 128) != nullptr);
+  CHECK(table.find(64, 128)->schedule == you);
+  CHECK(table.find(128, 64) == table.find(64, 128));
+  CHECK(table.find(64, 128, Precision::Float64) == table.find(64, 128));
+  CHECK(table.find(64, 128, Precision::BFloat16) == nullptr);
+  CHECK(table.find(64, 256) == nullptr);
+  CHECK(table.find(64, 128)->rows == 64);
+  CHECK(table.find(64, 128)->cols == 128);
+  CHECK(table.find(64, 128)->origin == "user");
+  CHECK(table.find(64, 128)->report.valid);
 
-  const auto reduced = table.find(64, 256, 5, Precision::BFloat16);
-  CHECK(reduced->schedule != first->schedule);
-  CHECK(reduced->report.margin >= 0.01);
-  CHECK(table.find(64, 256, 4)->schedule.size() == 4);
-  CHECK(table.size() == 3);
-  CHECK_THROWS_WITH(table.find(0, 4, 5), contains("rows, cols, steps >= 1"));
-  CHECK_THROWS_WITH(table.find(4, 4, 17), contains("1 to 16 steps"));
+  // Another number of steps replaces it, in a copy only there.
+  CoefficientTable copy = table;
+  copy.set(64, 128, CoefficientSet::jordan().schedule(1, 1, 6));
+  CHECK(copy.find(64, 128)->schedule.size() == 6);
+  CHECK(copy.size() == 1);
+  CHECK(table.find(64, 128)->schedule == you);
+}
+
+TEST_CASE("CoefficientTable: refuses unsafe entries and keeps what it has",
+          "[coefficient_table][errors]") {
+  CoefficientTable table;
+  const Schedule narrow = CoefficientSet::polar_express(1.01).schedule(1, 1, 5);
+  table.set(64, 128, narrow);
+  const std::string before = table.to_text();
+  const Schedule unsafe = CoefficientSet::root_paper().schedule(2048, 2048, 5);
+  CHECK_THROWS_WITH(table.set(64, 128, unsafe), contains("step 1 of 5 fails"));
+  CHECK_THROWS_AS(table.set(64, 128, narrow, Precision::BFloat16), c10::Error);
+  CHECK_THROWS_AS(table.set(64, 128, {}), c10::Error);
+  CHECK_THROWS_WITH(table.set(0, 128, narrow), contains("rows, cols >= 1, got 0, 128"));
+  const auto refused = [&](auto change, const std::string& reason) {
+    TableEntry entry = *table.find(64, 128);
+    change(entry);
+    CHECK_THROWS_WITH(table.set(entry), contains(reason));
+  };
+  refused([](auto& e) { e.origin = "two words"; }, "one word");
+  refused([](auto& e) { e.spectrum = {{0.5}, {}}; }, "a weight for every sigma");
+  refused([](auto& e) { e.spectrum = {{0.5}, {0.5}}; }, "sum to one");
+  refused([](auto& e) { e.spectrum = {{-0.5}, {1}}; }, "sigma in [0, 1]");
+  refused([](auto& e) { e.spectrum = {{0.5, 0.1}, {1, 0}}; }, "weights > 0");
+  CHECK(table.to_text() == before);
+}
+
+TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
+  CoefficientTable table;
+  TableEntry designed;
+  designed.rows = 64;
+  designed.cols = 96;
+  designed.schedule = design_for_shape(64, 96, 5).schedule;
+  designed.form = Form::Gram;
+  designed.origin = "designed";
+  designed.spectrum = condensed(heavy_tailed_spectrum(64, NormKind::Schatten8));
+  table.set(designed);
+  table.set(64, 64, design_for_shape(64, 64, 3, Precision::BFloat16).schedule, Precision::BFloat16);
+  const std::string text = table.to_text();
+  CHECK_THAT(text, contains("root_optim coefficients 1\n"));
+  CHECK_THAT(text, contains("entry 64 96 float32 gram designed\n"));
+  CHECK_THAT(text, contains("entry 64 64 bfloat16 auto user\n"));
+
+  CoefficientTable copy;
+  read(copy, "# a comment\n\n" + text);
+  CHECK(copy.size() == 2);
+  CHECK(copy.to_text() == text);
+  CHECK(copy.find(64, 96)->schedule == designed.schedule);
+  CHECK(copy.find(64, 96)->form == Form::Gram);
+  CHECK(copy.find(64, 96)->spectrum.sigma == designed.spectrum.sigma);
+  CHECK(copy.find(64, 96)->spectrum.weight == designed.spectrum.weight);
+
+  // Reading replaces what is there and keeps the rest.
+  copy.set(64, 96, CoefficientSet::you().schedule(1, 1, 5));
+  copy.set(8, 8, CoefficientSet::you().schedule(1, 1, 5));
+  read(copy, text);
+  CHECK(copy.find(64, 96)->schedule == designed.schedule);
+  CHECK(copy.size() == 3);
 }
 
 TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of its shape",
@@ -72,58 +129,13 @@ TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of 
     const double mixed = expected_mse(design_for_shape(512, n, 5).schedule, spectrum);
     const double shipped = expected_mse(default_schedule(5), spectrum);
     INFO("512 x " << n << ": own " << own << ", mixture " << mixed << ", shipped " << shipped);
-    CHECK(own < 0.5 * shipped);
+    CHECK(own < (n == 512 ? 1.0 : 0.5) * shipped);  // a square one is what the mixture holds
     CHECK(own < mixed);
     CHECK(mixed < 0.015);
   }
   gaussian.gaussian_weight = 1.5;
   CHECK_THROWS_WITH(design_for_shape(4, 4, 5, Precision::Float32, gaussian),
                     contains("gaussian_weight"));
-}
-
-TEST_CASE("CoefficientTable: a user's entry replaces one shape", "[coefficient_table]") {
-  CoefficientTable table;
-  const Schedule you = CoefficientSet::you().schedule(1, 1, 5);
-  table.find(64, 128, 5);
-  table.set(128, 64, you);
-  CHECK(table.schedule(64, 128, 5) == you);
-  CHECK(table.find(64, 128, 5)->origin == "user");
-  CHECK(table.schedule(64, 256, 5) != you);
-  CHECK(table.schedule(64, 128, 5, Precision::BFloat16) != you);
-
-  const Schedule unsafe = CoefficientSet::root_paper().schedule(2048, 2048, 5);
-  CHECK_THROWS_WITH(table.set(64, 128, unsafe), contains("step 1 of 5 fails"));
-  const Schedule narrow = CoefficientSet::polar_express(1.01).schedule(1, 1, 5);
-  CHECK_NOTHROW(table.set(64, 128, narrow));
-  CHECK_THROWS_AS(table.set(64, 128, narrow, Precision::BFloat16), c10::Error);
-  CHECK_THROWS_WITH(table.set(64, 128, you, Precision::Float32, "two words"), contains("one word"));
-  CHECK_THROWS_AS(table.set(64, 128, {}), c10::Error);
-  CHECK(table.schedule(64, 128, 5) == narrow);
-}
-
-TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
-  CoefficientTable table;
-  table.find(96, 64, 5);
-  table.find(64, 64, 3, Precision::BFloat16);
-  table.set(64, 96, CoefficientSet::jordan().schedule(1, 1, 6));
-  const std::string text = table.to_text();
-  CHECK_THAT(text, contains("root_optim coefficients 1\n"));
-  CHECK_THAT(text, contains("entry 64 96 float32 designed\n"));
-  CHECK_THAT(text, contains("entry 64 64 bfloat16 designed\n"));
-
-  CoefficientTable copy;
-  read(copy, "# a comment\n\n" + text);
-  CHECK(copy.size() == 3);
-  CHECK(copy.to_text() == text);
-  CHECK(copy.schedule(64, 96, 5) == table.schedule(64, 96, 5));
-  CHECK(copy.find(64, 96, 6)->origin == "user");
-
-  // Reading replaces what is there and keeps the rest.
-  copy.set(64, 96, CoefficientSet::you().schedule(1, 1, 5));
-  copy.set(8, 8, CoefficientSet::you().schedule(1, 1, 5));
-  read(copy, text);
-  CHECK(copy.schedule(64, 96, 5) == table.schedule(64, 96, 5));
-  CHECK(copy.size() == 4);
 }
 
 TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and reason",
@@ -145,6 +157,8 @@ TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and rea
   refused(replaced(good, "coefficients 1", "coefficients 2"), "table.txt:1", "version 1");
   refused(replaced(good, "entry", "entries"), "table.txt:2", "'entry");
   refused(replaced(good, "float32", "float16"), "table.txt:2", "float32|bfloat16");
+  refused(replaced(good, " auto", " fast"), "table.txt:2", "auto|direct|gram");
+  refused(replaced(good, " auto", ""), "table.txt:2", "'entry");
   refused(replaced(good, "768 3072", "3072 768"), "table.txt:2", "smaller side");
   refused(replaced(good, "768 ", "768x "), "table.txt:2", "'entry");
   refused(replaced(good, "figures", "figure"), "table.txt:3", "'figures");
@@ -157,20 +171,14 @@ TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and rea
   // Still safe, but not what was written: the figures tell.
   refused(replaced(good, "4.0848", "4.0838"), "table.txt:3", "not those of the triples");
   // The second entry is bad: the first must not be taken either.
-  refused(good + "entry 1 1 float32 user\n", "table.txt", "'figures");
-}
-
-TEST_CASE("CoefficientTable: threads may ask at once", "[coefficient_table]") {
-  CoefficientTable table;
-  std::vector<std::thread> threads;
-  std::vector<Schedule> results(4);
-  for (size_t i = 0; i < results.size(); ++i) {
-    threads.emplace_back([&table, &results, i] {
-      for (int64_t m : {8, 16, 24}) results[i] = table.schedule(m, 32, 3);
-      table.to_text();
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  CHECK(table.size() == 3);
-  for (const Schedule& s : results) CHECK(s == results[0]);
+  refused(good + "entry 1 1 float32 auto user\n", "table.txt", "'figures");
+  const auto with_spectrum = [&](const std::string& lines) {
+    return replaced(good, "\n4.0848", "\n" + lines + "4.0848");
+  };
+  CoefficientTable accepted;
+  read(accepted, with_spectrum("sigma 0.5 0.1\nweight 0.25 0.75\n"));
+  CHECK(accepted.find(768, 3072)->spectrum.sigma.size() == 2);
+  refused(with_spectrum("sigma 0.5 0.1\n"), "table.txt:5", "'weight'");
+  refused(with_spectrum("sigma 0.5 0.1\nweight 1\n"), "table.txt:5", "weight for every sigma");
+  refused(with_spectrum("sigma 0.5 x\nweight 0.5 0.5\n"), "table.txt:4", "a number");
 }

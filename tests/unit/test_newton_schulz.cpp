@@ -184,6 +184,74 @@ TEST_CASE("a non-finite matrix spoils no other of its batch", "[newton_schulz]")
   }
 }
 
+TEST_CASE("symmetric products by blocks are the plain ones", "[newton_schulz]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const int64_t m = GENERATE(1, 5, 24, 37), blocks = GENERATE(1, 2, 3, 4);
+  if (blocks > m) return;
+  INFO(m << " in " << blocks << " blocks, " << dtype << " on " << device);
+  const at::Tensor x = test::gaussian({2, m, 60}, 141).to(on(device, dtype));
+  const at::Tensor gram = x.matmul(x.transpose(1, 2));
+  at::Tensor out = at::full_like(gram, std::nan(""));
+  root_optim::detail::symmetric_product_out(out, x, x, blocks);
+  CHECK_THAT(out, test::close_to(gram, tolerance(Quantity::OneRounding, dtype),
+                                 60.0 * static_cast<double>(m)));
+  if (blocks > 1) {
+    const at::Tensor strict = out.tril(-(m / blocks) - 1);  // outside the diagonal blocks
+    CHECK_THAT(out.triu(m / blocks + 1), test::same_as(strict.transpose(1, 2)));
+  }
+  at::Tensor sum = at::full_like(gram, std::nan(""));
+  root_optim::detail::symmetric_product_out(sum, gram, gram, blocks, gram, 0.5, 2);
+  CHECK_THAT(sum,
+             test::close_to(gram.matmul(gram) * 2 + gram * 0.5,
+                            tolerance(Quantity::OneRounding, dtype), 8e4 * static_cast<double>(m)));
+}
+
+TEST_CASE("the blocked forms map singular values as the plain ones", "[newton_schulz]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const int64_t blocks = GENERATE(2, 4);
+  const Schedule schedule = CoefficientSet::polar_express().schedule(64, 64, 5);
+  const root_optim::Precision precision =
+      dtype == at::kDouble ? root_optim::Precision::Float64 : root_optim::Precision::Float32;
+  for (const auto& [name, matrix] : test::hard_spectra()) {
+    if (std::min(matrix.size(0), matrix.size(1)) < blocks) continue;
+    INFO(name << " in " << blocks << " blocks, " << dtype << " on " << device);
+    at::Tensor x = matrix.to(on(device, dtype)).unsqueeze(0);
+    if (x.size(1) > x.size(2)) x = x.transpose(1, 2);
+    x = root_optim::detail::scale_by_max(x, dtype);
+    const auto runs = root_optim::gram_runs(schedule, precision);
+    using root_optim::detail::iterate_direct;
+    using root_optim::detail::iterate_gram;
+    CHECK_THAT(iterate_direct(x.clone(), schedule, blocks, true),
+               test::close_to(iterate_direct(x.clone(), schedule, 1, true),
+                              tolerance(Quantity::Equivariance, dtype), 1.0));
+    CHECK_THAT(iterate_gram(x.clone(), schedule, runs, blocks, true),
+               test::close_to(iterate_gram(x.clone(), schedule, runs, 1, true),
+                              tolerance(Quantity::EquivarianceGram, dtype), 1.0));
+  }
+}
+
+TEST_CASE("large matrices take blocks and count fewer FLOP", "[newton_schulz]") {
+  using root_optim::plan_iteration;
+  using root_optim::Precision;
+  const Schedule schedule = CoefficientSet::jordan().schedule(1, 1, 5);
+  const auto plan = [&](int64_t m, int64_t n, Precision precision, Form form) {
+    return plan_iteration(m, n, schedule, precision, form);
+  };
+  const double m3 = 512.0 * 512.0 * 512.0;
+  const auto blocked = plan(512, 512, Precision::Float32, Form::Direct);
+  CHECK(blocked.blocks == 4);  // ten of sixteen blocks: 5/8 of the symmetric products
+  CHECK(blocked.flops == Approx(5 * (2 + 4 * 0.625) * m3));
+  CHECK(plan(511, 511, Precision::Float32, Form::Direct).blocks == 1);
+  const auto reduced = plan(512, 512, Precision::BFloat16, Form::Direct);
+  CHECK(reduced.blocks == 1);
+  CHECK(reduced.flops == Approx(5 * 6 * m3));
+  const auto gram = plan(512, 1024, Precision::Float64, Form::Gram);
+  REQUIRE(gram.runs.size() == 1);
+  CHECK(gram.flops == Approx((2 * (2 + 1.25) + 5 * 1.25 + 24) * m3));
+}
+
 TEST_CASE("the Frobenius kinds keep their published eps", "[newton_schulz]") {
   // One step of p(x) = x is the normalization alone.
   const Schedule identity{{1, 0, 0}};

@@ -42,7 +42,7 @@ TEST_CASE("Root's defaults are the paper's", "[options]") {
   CHECK(options.filter().mode() == SoftThreshold::Mode::Quantile);
   CHECK(options.filter().value() == 0.90);
   CHECK_FALSE(options.orthogonalizer().steps().has_value());  // as many as the budget affords
-  CHECK(options.orthogonalizer().budget() == 1.05);
+  CHECK(options.orthogonalizer().budget() == 1);
   CHECK(options.orthogonalizer().form() == Form::Auto);
   CHECK_FALSE(options.orthogonalizer().compute_dtype().has_value());
   CHECK(options.rule() == Rule::Auto);

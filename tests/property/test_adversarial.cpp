@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Ten thousand spectra for every set of coefficients that passes validation, in every form, in
+// float32 and bfloat16: no singular value comes out above 1.35, none is NaN. The spectra are made
+// against the set: values at and between the critical points of the composed polynomial, of every
+// rank, conditions up to 1e12.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "support/devices.hpp"
+#include "support/spectra.hpp"
+
+using namespace root_optim;
+
+namespace {
+
+struct Set {
+  std::string name;
+  Schedule schedule;
+  Normalization normalization;
+};
+
+std::vector<Set> sets() {
+  const auto floor = Normalization::FrobeniusFloor;
+  std::vector<Set> all = {
+      {"jordan", CoefficientSet::jordan().schedule(1, 1, 5), floor},
+      {"you", CoefficientSet::you().schedule(1, 1, 5), floor},
+      {"cubic", CoefficientSet::cubic().schedule(1, 1, 12), floor},
+      {"polar_express(1.01)", CoefficientSet::polar_express(1.01).schedule(1, 1, 5), floor},
+      {"polar_express(1.05)", CoefficientSet::polar_express(1.05).schedule(1, 1, 8), floor}};
+  for (int64_t steps = min_default_steps; steps <= max_default_steps; ++steps) {
+    all.push_back({"default, " + std::to_string(steps) + " steps", default_schedule(steps),
+                   Normalization::Schatten8});
+  }
+  return all;
+}
+
+/// Local extrema of the composed polynomial on (0, 1], and points between them.
+std::vector<double> critical_values(const Schedule& schedule) {
+  std::vector<double> x, points;
+  for (int i = 0; i <= 20000; ++i) x.push_back(std::pow(10.0, -6.0 * (1 - i / 20000.0)));
+  for (size_t i = 1; i + 1 < x.size(); ++i) {
+    const double left = evaluate(schedule, x[i - 1]), here = evaluate(schedule, x[i]),
+                 right = evaluate(schedule, x[i + 1]);
+    if ((here - left) * (right - here) <= 0) points.push_back(x[i]);
+  }
+  points.push_back(1);
+  const size_t count = points.size();
+  for (size_t i = 1; i < count; ++i) points.push_back(std::sqrt(points[i - 1] * points[i]));
+  return points;
+}
+
+/// count × rank singular values whose norm is 1, so that the normalization leaves them in place.
+at::Tensor spectra(const Set& set, int64_t count, int64_t rank, uint64_t seed) {
+  const double p = set.normalization == Normalization::Schatten8 ? 8 : 2;
+  const std::vector<double> critical = critical_values(set.schedule);
+  std::mt19937_64 random(seed);
+  const auto uniform = [&random] { return static_cast<double>(random() >> 11) * 0x1p-53; };
+  at::Tensor sigma = at::zeros({count, rank}, at::kDouble);
+  auto values = sigma.accessor<double, 2>();
+  for (int64_t i = 0; i < count; ++i) {
+    const auto used = 1 + static_cast<int64_t>(uniform() * static_cast<double>(rank));
+    const double decades = 12 * uniform();
+    double room = 1;
+    for (int64_t j = 1; j < used; ++j) {
+      double v = 0;
+      switch (i % 4) {
+        case 0:  // at and between the critical points
+          v = critical[static_cast<size_t>(uniform() * static_cast<double>(critical.size()))];
+          break;
+        case 1:  // anywhere in the logarithm
+          v = std::pow(10.0, -decades * uniform());
+          break;
+        case 2:  // near-equal values: the norm is far above the largest
+          v = std::pow(static_cast<double>(used), -1 / p) * (1 + 1e-3 * uniform());
+          break;
+        default:  // two clusters
+          v = uniform() < 0.5 ? std::pow(10.0, -decades) : 0.7 * uniform();
+      }
+      if (std::pow(v, p) > room) {
+        v = std::pow(10.0, -decades * uniform() - 1e-3) * std::pow(room, 1 / p);
+      }
+      values[i][j] = v;
+      room = std::max(0.0, room - std::pow(v, p));
+    }
+    values[i][0] = std::pow(room, 1 / p);
+  }
+  return sigma;
+}
+
+double largest_singular_value(const at::Tensor& x) {
+  const at::Tensor y = x.to(at::kCPU, at::kDouble);
+  if (!y.isfinite().all().item<bool>()) return std::numeric_limits<double>::infinity();
+  return std::sqrt(at::linalg_eigvalsh(y.matmul(y.transpose(1, 2))).max().item<double>());
+}
+
+}  // namespace
+
+TEST_CASE("10,000 spectra against each set: no output above 1.35", "[property][adversarial]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  constexpr int64_t count = 2500;  // of each of four shapes
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{2, 2}, {4, 4}, {8, 24}, {12, 12}};
+  std::vector<std::pair<at::Tensor, at::Tensor>> bases;
+  for (size_t s = 0; s < shapes.size(); ++s) {
+    const auto [m, n] = shapes[s];
+    bases.emplace_back(std::get<0>(at::linalg_qr(test::gaussian({count, m, m}, 201 + s))),
+                       std::get<0>(at::linalg_qr(test::gaussian({count, n, m}, 211 + s))));
+  }
+  for (const Set& set : sets()) {
+    for (size_t s = 0; s < shapes.size(); ++s) {
+      const at::Tensor sigma = spectra(set, count, shapes[s].first, 221 + s);
+      const at::Tensor x = (bases[s].first * sigma.unsqueeze(1))
+                               .matmul(bases[s].second.transpose(1, 2))
+                               .to(device, at::kFloat);
+      INFO(set.name << ", " << shapes[s].first << " x " << shapes[s].second << " on " << device);
+      const bool schatten8 = set.normalization == Normalization::Schatten8;
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const Precision precision = dtype == at::kFloat ? Precision::Float32 : Precision::BFloat16;
+        const auto limits = ValidationOptions::for_precision(
+            precision, schatten8 ? NormKind::Schatten8 : NormKind::Frobenius);
+        if (!validate_schedule(set.schedule, limits).valid) continue;
+        if (dtype == at::kBFloat16 && !test::bfloat16_products_hold(device)) continue;
+        for (const Form form : {Form::Direct, Form::Gram}) {
+          OrthogonalizeOptions options;
+          options.normalization = set.normalization;
+          options.compute_dtype = dtype;
+          options.form = form;
+          INFO(dtype << (form == Form::Gram ? ", Gram" : ", direct"));
+          CHECK(largest_singular_value(orthogonalize(x, set.schedule, options)) <= 1.35);
+        }
+      }
+      // By blocks, as matrices of this size do not go by themselves.
+      const at::Tensor start =
+          schatten8 ? root_optim::detail::scale_by_max(x, at::kFloat)
+                    : root_optim::detail::scale_by_frobenius(x, true, 1e-7, at::kFloat);
+      const auto runs = gram_runs(set.schedule, Precision::Float32);
+      CHECK(largest_singular_value(root_optim::detail::iterate_direct(start.clone(), set.schedule,
+                                                                      3, schatten8)) <= 1.35);
+      CHECK(largest_singular_value(root_optim::detail::iterate_gram(start.clone(), set.schedule,
+                                                                    runs, 3, schatten8)) <= 1.35);
+    }
+  }
+}
