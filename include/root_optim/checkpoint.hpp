@@ -12,7 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
+#include <exception>
 #include <ios>
 #include <istream>
 #include <ostream>
@@ -21,6 +21,8 @@
 #include <vector>
 
 #include <root_optim/detail/archive.hpp>
+#include <root_optim/detail/checksum.hpp>
+#include <root_optim/detail/file.hpp>
 #include <root_optim/options.hpp>  // ParamState
 
 namespace root_optim {
@@ -54,9 +56,29 @@ inline int64_t read_integer(torch::serialize::InputArchive& archive, const std::
   return value.toInt();
 }
 
+/// The checksum of all that a checkpoint holds, kept in the archive: torch::load knows no digest of
+/// the file, and LibTorch's reader accepts archives whose content is damaged.
+inline int64_t checksum_of(const Checkpoint& checkpoint) {
+  Checksum sum;
+  sum.add(static_cast<int64_t>(checkpoint.size()));
+  for (const CheckpointGroup& group : checkpoint) {
+    sum.add(group.options);
+    sum.add(static_cast<int64_t>(group.params.size()));
+    for (const CheckpointParam& param : group.params) {
+      sum.add(param.shape);
+      sum.add(param.state.step());
+      sum.add(param.state.momentum_buffer());
+      sum.add(param.state.exp_avg());
+      sum.add(param.state.exp_avg_sq());
+    }
+  }
+  return sum.value();
+}
+
 inline void write_checkpoint(torch::serialize::OutputArchive& archive,
                              const Checkpoint& checkpoint) {
   archive.write("root_optim_format", c10::IValue(checkpoint_format));
+  archive.write("checksum", c10::IValue(checksum_of(checkpoint)));
   archive.write("groups", c10::IValue(static_cast<int64_t>(checkpoint.size())));
   for (size_t g = 0; g < checkpoint.size(); ++g) {
     torch::serialize::OutputArchive group(archive.compilation_unit());
@@ -111,18 +133,17 @@ inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
     }
     checkpoint.push_back(std::move(read_group));
   }
+  const int64_t stored = read_integer(archive, "checksum"), actual = checksum_of(checkpoint);
+  TORCH_CHECK(stored == actual, "root_optim::load: expected content with the checksum ", stored,
+              ", got ", actual, ": the checkpoint is damaged");
   return checkpoint;
 }
 
 }  // namespace detail
 
-/// Writes an optimizer's complete state and options to a stream, opened in binary mode.
-///
-/// torch::save(optimizer, …) writes the same archive. Memory: once the size of the checkpoint, since
-/// LibTorch's own writer ends the program when a stream fails.
-/// @throws c10::Error if it cannot be written.
+/// The checkpoint of an optimizer as `save` writes it: the archive of torch::save and a digest of it.
 template <class Optimizer>
-void save(const Optimizer& optimizer, std::ostream& to) {
+std::string checkpoint_bytes(const Optimizer& optimizer) {
   torch::serialize::OutputArchive archive;
   optimizer.save(archive);
   std::string bytes;
@@ -130,34 +151,54 @@ void save(const Optimizer& optimizer, std::ostream& to) {
     bytes.append(static_cast<const char*>(data), size);
     return size;
   });
+  detail::append_digest(bytes);
+  return bytes;
+}
+
+/// Writes an optimizer's complete state and options to a stream, opened in binary mode.
+///
+/// A zip archive that torch::load reads too (torch::save(optimizer, …) writes the same without the
+/// digest at its end). Memory: once the size of the checkpoint.
+/// @throws c10::Error if it cannot be written.
+template <class Optimizer>
+void save(const Optimizer& optimizer, std::ostream& to) {
+  const std::string bytes = checkpoint_bytes(optimizer);
   to.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
   TORCH_CHECK(to.good(), "root_optim::save: expected a stream that takes ", bytes.size(),
               " bytes, got a failure");
 }
 
-/// The same to a file, which is replaced.
+/// The same to a file, which is replaced as a whole: a program that is killed while it saves leaves
+/// the old checkpoint or the new one, never a part (and perhaps a file PATH.partial).
 template <class Optimizer>
 void save(const Optimizer& optimizer, const std::string& path) {
-  std::ofstream file(path, std::ios::binary);
-  TORCH_CHECK(file.is_open(), "root_optim::save: expected a path that can be written, got '", path,
-              "'");
-  save(optimizer, file);
+  detail::replace_file(path, checkpoint_bytes(optimizer), "save");
 }
 
 /// Reads an optimizer's state and options from what `save` or torch::save wrote.
 ///
 /// The optimizer must have been built for the same model: equal numbers of groups and parameters,
-/// equal shapes, equal names where both have names, the same policies. Everything is read and
-/// checked before anything changes. Tensors move to the parameter's device and dtype of state;
-/// options, learning rate included, become those of the file on every version of LibTorch.
-/// @param from a path (std::string) or a std::istream, opened in binary mode.
-/// @throws c10::Error (or what LibTorch's reader throws on a damaged archive); the optimizer is
-/// then unchanged.
+/// equal shapes, equal names where both have names, the same policies. The digest is checked before
+/// anything is parsed, everything is read and checked before anything changes. Tensors move to the
+/// parameter's device and dtype of state; options, learning rate included, become those of the file
+/// on every version of LibTorch.
+/// @param from a path (std::string) or a std::istream, opened in binary mode, which is read to its
+/// end. Memory: twice the size of the checkpoint.
+/// @throws c10::Error; the optimizer is then unchanged.
 template <class Optimizer, class Source>
 void load(Optimizer& optimizer, Source&& from) {
-  torch::serialize::InputArchive archive;
-  archive.load_from(std::forward<Source>(from));
-  optimizer.load(archive);
+  const std::string bytes = detail::read_all(from, "load");
+  detail::check_digest(bytes);
+  try {
+    torch::serialize::InputArchive archive;
+    archive.load_from(bytes.data(), bytes.size());
+    optimizer.load(archive);
+  } catch (const c10::Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    TORCH_CHECK(false, "root_optim::load: expected an archive of LibTorch, got '", error.what(),
+                "'");
+  }
 }
 
 }  // namespace v0

@@ -440,7 +440,7 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
 inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& parts,
                              const DesignOptions& options = {}) {
   detail::check_steps(options.steps);
-  constexpr int rounds = 4;
+  constexpr int64_t rounds = 4;
   constexpr double floor = 0.003;  // parts with less error than this count alike
   double total = 0;
   for (const auto& part : parts) total += part.first;
@@ -484,7 +484,7 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
   if (options.warm_start.size() == start.size()) consider(options.warm_start);
 
   Schedule current = best.schedule;
-  for (int round = 0; round < rounds; ++round) {
+  for (int64_t round = 0; round < rounds; ++round) {
     reweight(current);
     const detail::DesignProblem problem(mixture(weighted), options);
     std::vector<double> theta = problem.parameters(current);

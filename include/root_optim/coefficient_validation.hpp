@@ -264,7 +264,7 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
   for (size_t t = steps; t-- > 0;) {
     const detail::Escape e = detail::escape_point(schedule[t], limit, options.sign_floor * limit);
     step[t].escape = limit = e.sigma;
-    low[t] = e.low;
+    low[t] = e.low ? 1 : 0;
   }
 
   // What happens beyond the escape point of step t.

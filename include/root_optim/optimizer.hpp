@@ -388,7 +388,7 @@ void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
                     ? c10::str(direction.sizes(), " of ", c10::toString(direction.scalar_type()))
                     : std::string("no tensor"));
     const double scale = lr_scale(options.scale(), matrices.size(1), matrices.size(2));
-    at::Tensor target = targets[block];
+    const at::Tensor& target = targets[block];
     target.copy_(direction.reshape(target.sizes())).mul_(-options.lr() * scale);
   }
   for (size_t i = 0; i < count; ++i) {

@@ -90,7 +90,9 @@ class Fields {
   /// Stores all of `fields` under `prefix` and a dot.
   void insert(const std::string& prefix, const Fields& fields) {
     for (const auto& [key, value] : fields.values_) {
-      values_.insert_or_assign(prefix + "." + key, value);
+      std::string name = prefix + ".";
+      name += key;
+      values_.insert_or_assign(std::move(name), value);
     }
   }
   /// What `insert(prefix, …)` stored.

@@ -343,6 +343,7 @@ inline std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
 
   OutputHeads heads(std::move(output_heads));
   std::vector<RoutingEntry> entries;
+  entries.reserve(parameters.size());
   for (const auto& names : parameters) entries.push_back(resolve_ties(names, heads));
   heads.check_all_used();
   if (change) {

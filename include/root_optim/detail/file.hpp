@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Whole files: read, and replaced so that a program killed in between leaves the old one or the new.
+#pragma once
+
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <ios>
+#include <istream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <system_error>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// What is left in a stream.
+inline std::string read_all(std::istream& from, const char* who) {
+  std::string bytes((std::istreambuf_iterator<char>(from)), std::istreambuf_iterator<char>());
+  TORCH_CHECK(!from.bad(), "root_optim::", who,
+              ": expected a stream that can be read, got a failure");
+  return bytes;
+}
+inline std::string read_all(const std::string& path, const char* who) {
+  std::ifstream file(path, std::ios::binary);
+  TORCH_CHECK(file.is_open() && !std::filesystem::is_directory(path), "root_optim::", who,
+              ": expected a file that can be read, got '", path, "'");
+  return read_all(file, who);
+}
+
+/// Asks the system to put a file, or the entries of a directory, onto the disk.
+inline bool sync_to_disk(const std::string& path) {
+#if defined(__unix__) || defined(__APPLE__)
+  const int descriptor = ::open(path.c_str(), O_RDONLY);
+  if (descriptor < 0) return false;
+  const bool synced = ::fsync(descriptor) == 0;
+  return ::close(descriptor) == 0 && synced;
+#else
+  static_cast<void>(path);
+  return true;
+#endif
+}
+
+/// Writes a file, or all of `bytes` to what else has the name `path`.
+///
+/// A file is written under a name of its own beside the old one (".partial" is appended), brought
+/// onto the disk and then renamed: whatever happens in between, `path` holds all of the old bytes or
+/// all of the new. A symbolic link is followed, permissions are kept. Devices and pipes are written
+/// directly.
+/// @throws c10::Error if it cannot be written; an old file is then as it was.
+inline void replace_file(const std::string& path, const std::string& bytes, const char* who) {
+  namespace fs = std::filesystem;
+  const auto write = [&](const std::string& to) {
+    std::ofstream file(to, std::ios::binary);
+    TORCH_CHECK(file.is_open(), "root_optim::", who, ": expected a path that can be written, got '",
+                path, "'");
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
+    TORCH_CHECK(file.good(), "root_optim::", who, ": expected '", path, "' to take ", bytes.size(),
+                " bytes, got a failure");
+  };
+  std::error_code error;
+  const bool exists = fs::exists(path, error);
+  if (exists && !fs::is_regular_file(path, error)) return write(path);
+
+  const fs::path target = exists ? fs::canonical(path) : fs::path(path);
+  const std::string partial = target.string() + ".partial";
+  try {
+    write(partial);
+    if (exists) fs::permissions(partial, fs::status(target).permissions(), error);
+    TORCH_CHECK(sync_to_disk(partial), "root_optim::", who, ": expected '", path,
+                "' to reach the disk, got a failure");
+    fs::rename(partial, target, error);
+    TORCH_CHECK(!error, "root_optim::", who, ": expected a path that can be written, got '", path,
+                "': ", error.message());
+  } catch (...) {
+    fs::remove(partial, error);
+    throw;
+  }
+  const fs::path directory = target.parent_path();
+  sync_to_disk(directory.empty() ? "." : directory.string());
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim
