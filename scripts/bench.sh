@@ -11,7 +11,7 @@ Sets up what is missing, builds the benchmark and runs it.
 
   precision   how near each orthogonalization comes to the exact polar factor, and at what cost, on
               matrices with Gaussian, captured and low-rank spectra: a table,
-              build/bench/precision.csv and build/bench/precision.png. About 10 minutes on two cores
+              build/bench/precision.csv and build/bench/precision.png
 
   --quick     only shapes up to 1024: under a minute
   --jobs N    compile with N processes (default: one per core, fewer with little memory)

@@ -137,7 +137,8 @@ class Calibrator {
 
   /// Calibrates what is due. To be called after the gradients are there and before
   /// optimizer.step(), at every step.
-  /// @throws c10::Error for a gradient that does not match its parameter; nothing has changed then.
+  /// @throws c10::Error for a gradient that does not match its parameter, as optimizer.step() would;
+  /// groups in front of it may have been calibrated already.
   void step() {
     at::NoGradGuard no_grad;
     for (size_t g = 0; g < optimizer_.param_groups().size(); ++g) step_group(g);

@@ -101,7 +101,7 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// are computed by blocks: P is large (≈ a) where R is small, so the rounding errors of PR, PRP and
 /// PQ are large on one side of the diagonal of R's eigenbasis and small on the other, and mirroring
 /// spreads the large ones. Measured on condition 1e10, 512×1024, five steps: an error of 1.9e-3
-/// becomes .26 if PQ is mirrored, .1 if PRP is.
+/// becomes .26 if PQ is mirrored too.
 inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
                                const std::vector<int64_t>& runs, int64_t blocks, bool schatten8) {
   at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
