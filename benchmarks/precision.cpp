@@ -114,6 +114,10 @@ int main(int argc, char** argv) {
   for (const auto& [rows, cols] : shapes) {
     for (const Family family :
          {Family::Gaussian, Family::HeavyTail, Family::HeavyTailSplit, Family::LowRankNoise}) {
+      // Minutes each: of the widest only what others have published figures for, and momentum.
+      if (cols > 8192 && (family == Family::HeavyTailSplit || family == Family::LowRankNoise)) {
+        continue;
+      }
       std::vector<benchmarks::Sample> samples;
       const int64_t samples_wanted =
           std::min<int64_t>(benchmarks::samples_of(family, rows), quick ? 2 : 6);
@@ -127,7 +131,7 @@ int main(int argc, char** argv) {
         // Most CPUs multiply bfloat16 in software, at a hundredth of float32's speed: one sample, and
         // of the larger shapes only what the ratio to Muon on momentum needs.
         const bool slow = dtype == at::kBFloat16 && rows * cols > 256 * 1024;
-        if (slow && (quick || family != Family::HeavyTail)) continue;
+        if (slow && (quick || cols > 3072 || family != Family::HeavyTail)) continue;
         const size_t count = dtype == at::kBFloat16 ? 1 : samples.size();
         for (const Method& method : methods(family, rows, cols, precision)) {
           const bool ratio =
