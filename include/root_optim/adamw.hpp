@@ -6,9 +6,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-
-#include <cmath>
-#include <cstdint>
+#include <ATen/ops/pow.h>
 
 namespace root_optim {
 inline namespace v0 {
@@ -26,24 +24,27 @@ struct AdamWResult {
 ///          p' = (1 − lr·λ) p − lr/(1 − β₁ᵗ) · m' / (√v' / √(1 − β₂ᵗ) + ε)
 /// Shapes:  all tensors of one shape; gradient, exp_avg, exp_avg_sq of one dtype (float32 or
 ///          float64), parameter of any floating dtype. Nothing is written.
-/// Accuracy: the same operations in the same order as torch::optim::AdamW, so equal to it in
-///          float32 and float64; half-precision parameters are computed in float32 and rounded once.
+/// Accuracy: the same operations in the same order as torch::optim::AdamW, but for the bias
+///          corrections, which are computed on the device in float64; half-precision parameters are
+///          computed in float32 and rounded once.
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
-/// @param step t, counted from 1.
+/// @param step t, counted from 1: one number, on the parameter's device, because only that device
+/// knows how many steps it has skipped (NonFinite::Skip).
 inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
-                              const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq, int64_t step,
-                              double lr, double beta1, double beta2, double eps,
-                              double weight_decay) {
-  const double t = static_cast<double>(step);
-  const double correction1 = 1.0 - std::pow(beta1, t);
-  const double correction2 = 1.0 - std::pow(beta2, t);
+                              const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+                              const at::Tensor& step, double lr, double beta1, double beta2,
+                              double eps, double weight_decay) {
+  const at::Tensor t = step.to(at::kDouble);
+  const at::Tensor correction1 = at::pow(beta1, t).neg_().add_(1.0);
+  const at::Tensor correction2 = at::pow(beta2, t).neg_().add_(1.0);
   AdamWResult result;
   result.exp_avg = exp_avg.mul(beta1).add_(gradient, 1.0 - beta1);
   result.exp_avg_sq = exp_avg_sq.mul(beta2).addcmul_(gradient, gradient, 1.0 - beta2);
-  const at::Tensor denominator = result.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(eps);
-  result.parameter = parameter.to(exp_avg.scalar_type())
-                         .mul(1.0 - lr * weight_decay)
-                         .addcdiv_(result.exp_avg, denominator, -lr / correction1);
+  const at::Tensor denominator = result.exp_avg_sq.sqrt().div_(correction2.sqrt_()).add_(eps);
+  result.parameter =
+      parameter.to(exp_avg.scalar_type())
+          .mul(1.0 - lr * weight_decay)
+          .addcdiv_(result.exp_avg.mul(correction1.reciprocal_().mul_(-lr)), denominator);
   return result;
 }
 

@@ -4,6 +4,11 @@
 // What a checkpoint of an optimizer contains, how it lies in LibTorch's archive, and `save` and
 // `load` for files and streams. How an optimizer turns itself into a Checkpoint and back is in
 // optimizer.hpp.
+//
+// The rule for changes: whatever adds, removes or redefines something stored raises
+// `checkpoint_format`. Every format up to the present one is read; what an older one lacks gets the
+// value under which that version behaved (`upgrade`). Newer formats are refused. Files of every
+// format stay in tests/fixtures for ever.
 #pragma once
 
 #include <ATen/core/ivalue.h>
@@ -46,8 +51,16 @@ using Checkpoint = std::vector<CheckpointGroup>;
 
 namespace detail {
 
-/// Raised when what is stored changes in a way that older readers cannot follow.
-inline constexpr int64_t checkpoint_format = 1;
+/// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`.
+inline constexpr int64_t checkpoint_format = 2;
+
+/// Completes what an older format lacks.
+inline void upgrade(Checkpoint& checkpoint, int64_t format) {
+  if (format >= 2) return;
+  for (CheckpointGroup& group : checkpoint) {
+    group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));
+  }
+}
 
 inline int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key) {
   c10::IValue value;
@@ -58,7 +71,7 @@ inline int64_t read_integer(torch::serialize::InputArchive& archive, const std::
 
 /// The checksum of all that a checkpoint holds, kept in the archive: torch::load knows no digest of
 /// the file, and LibTorch's reader accepts archives whose content is damaged.
-inline int64_t checksum_of(const Checkpoint& checkpoint) {
+inline int64_t checksum_of(const Checkpoint& checkpoint, int64_t format) {
   Checksum sum;
   sum.add(static_cast<int64_t>(checkpoint.size()));
   for (const CheckpointGroup& group : checkpoint) {
@@ -70,6 +83,9 @@ inline int64_t checksum_of(const Checkpoint& checkpoint) {
       sum.add(param.state.momentum_buffer());
       sum.add(param.state.exp_avg());
       sum.add(param.state.exp_avg_sq());
+      if (format < 2) continue;
+      sum.add(param.state.skipped());
+      sum.add(param.state.non_finite());
     }
   }
   return sum.value();
@@ -78,7 +94,7 @@ inline int64_t checksum_of(const Checkpoint& checkpoint) {
 inline void write_checkpoint(torch::serialize::OutputArchive& archive,
                              const Checkpoint& checkpoint) {
   archive.write("root_optim_format", c10::IValue(checkpoint_format));
-  archive.write("checksum", c10::IValue(checksum_of(checkpoint)));
+  archive.write("checksum", c10::IValue(checksum_of(checkpoint, checkpoint_format)));
   archive.write("groups", c10::IValue(static_cast<int64_t>(checkpoint.size())));
   for (size_t g = 0; g < checkpoint.size(); ++g) {
     torch::serialize::OutputArchive group(archive.compilation_unit());
@@ -100,12 +116,15 @@ inline void write_checkpoint(torch::serialize::OutputArchive& archive,
 /// Reads all of a checkpoint.
 /// @throws c10::Error if the archive is not a checkpoint of this library or of a newer format.
 inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
-  c10::IValue format;
-  TORCH_CHECK(archive.try_read("root_optim_format", format) && format.isInt(),
+  c10::IValue stored_format;
+  TORCH_CHECK(archive.try_read("root_optim_format", stored_format) && stored_format.isInt(),
               "root_optim::load: expected a checkpoint written by root_optim, got another archive");
-  TORCH_CHECK(format.toInt() == checkpoint_format, "root_optim::load: expected format ",
-              checkpoint_format, ", got ", format.toInt(),
-              format.toInt() > checkpoint_format ? " (written by a newer version)" : "");
+  const int64_t format = stored_format.toInt();
+  TORCH_CHECK(format >= 1 && format <= checkpoint_format,
+              "root_optim::load: expected a format of 1 "
+              "to ",
+              checkpoint_format, ", got ", format,
+              format > checkpoint_format ? " (written by a newer version)" : "");
   const auto nested = [](torch::serialize::InputArchive& from, const std::string& key) {
     torch::serialize::InputArchive to;
     TORCH_CHECK(from.try_read(key, to), "root_optim::load: expected an entry '", key,
@@ -133,9 +152,11 @@ inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
     }
     checkpoint.push_back(std::move(read_group));
   }
-  const int64_t stored = read_integer(archive, "checksum"), actual = checksum_of(checkpoint);
+  const int64_t stored = read_integer(archive, "checksum"),
+                actual = checksum_of(checkpoint, format);
   TORCH_CHECK(stored == actual, "root_optim::load: expected content with the checksum ", stored,
               ", got ", actual, ": the checkpoint is damaged");
+  upgrade(checkpoint, format);
   return checkpoint;
 }
 

@@ -2,7 +2,8 @@
 // Copyright (c) root_optim contributors
 //
 // Ground truth for tests and for looking into a training run: errors of an orthogonalization
-// against the exact polar factor (exact_polar.hpp), and a report of what the next step would do.
+// against the exact polar factor (exact_polar.hpp), a report of what the next step would do, and the
+// gradients that past steps could not use.
 // Everything here computes singular values in float64 and synchronizes with the host; nothing
 // changes an optimizer.
 #pragma once
@@ -59,6 +60,46 @@ inline double singular_value_mse(const at::Tensor& x) {
   return singular_values(x).sub_(1.0).square_().mean().item<double>();
 }
 
+namespace detail {
+
+template <class Options>
+std::string display_name(const Options& options, size_t group, size_t index) {
+  return index < options.names().size() ? options.names()[index]
+                                        : fmt::format("group {}, index {}", group, index);
+}
+
+}  // namespace detail
+
+/// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
+struct GradientFaults {
+  std::string name;    ///< the parameter's name, or "group g, index i"
+  int64_t steps;       ///< steps for which it had a gradient
+  int64_t non_finite;  ///< of these, with a gradient of its own that was not finite
+  int64_t skipped;     ///< of these, skipped; with AdamW also because of another one's gradient
+};
+
+/// The parameters of which a step was skipped or a gradient was not finite; usually none.
+///
+/// Counts since the optimizer was made, checkpoints included. Not counted under
+/// NonFinite::Propagate. Changes nothing; waits for the device.
+template <class F, class O>
+std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optimizer) {
+  std::vector<GradientFaults> result;
+  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+    const auto& options = detail::typed_options(optimizer, g, "gradient_faults");
+    const auto& parameters = optimizer.param_groups()[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParamState* state = detail::state_of(optimizer, parameters[i]);
+      if (state == nullptr || !state->skipped().defined()) continue;
+      GradientFaults faults{detail::display_name(options, g, i), state->step(),
+                            state->non_finite().template item<int64_t>(),
+                            state->skipped().template item<int64_t>()};
+      if (faults.non_finite + faults.skipped > 0) result.push_back(std::move(faults));
+    }
+  }
+  return result;
+}
+
 /// What the next step would do to one matrix, with the current gradients.
 struct MatrixReport {
   std::string name;  ///< the parameter's name, or "group g, index i"
@@ -92,8 +133,7 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
         const at::Tensor x = options.orthogonalizer()(b);
         const at::Tensor truth = exact_polar(b);
         MatrixReport report{};
-        report.name = i < options.names().size() ? options.names()[i]
-                                                 : fmt::format("group {}, index {}", g, i);
+        report.name = detail::display_name(options, g, i);
         report.block = block++;
         report.rows = u.size(1);
         report.cols = u.size(2);

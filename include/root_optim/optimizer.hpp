@@ -11,12 +11,15 @@
 #include <ATen/core/grad_mode.h>  // NoGradGuard, AutoGradMode
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/optim/optimizer.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,6 +31,7 @@
 #include <root_optim/ada_newton.hpp>
 #include <root_optim/adamw.hpp>
 #include <root_optim/checkpoint.hpp>
+#include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>
 #include <root_optim/detail/state_key.hpp>
 #include <root_optim/layout.hpp>
@@ -76,10 +80,13 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
 /// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters).
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, with any strides that
 ///            do not overlap; on any device whose LibTorch has float64. Gradients are never written.
+/// Faults:    gradients that are not finite: the option `non_finite`, by default a skipped step.
 /// Errors:    step() checks all groups, parameters, gradients and coefficients before it changes
 ///            anything. What fails later (a policy of one's own, memory) leaves every parameter and
-///            its state either before or after the step, but earlier ones are updated already.
-/// Sync:      no host synchronization in step(), unless a policy (ExactPolar) has one.
+///            its state together, either before or after the step, but earlier ones are updated
+///            already.
+/// Sync:      no host synchronization in step(), unless a policy (ExactPolar) or NonFinite::Raise
+///            has one.
 /// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
 /// Reference: ROOT, arXiv 2511.20626.
 ///
@@ -120,7 +127,8 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   void load(torch::serialize::InputArchive& archive) override;
 
  private:
-  /// Equally shaped parameters of one group that move through the stages together.
+  /// Parameters of one group and device that are stepped together: matrices of one shape, which
+  /// move through the stages as one tensor, or all that follow AdamW.
   struct Batch {
     const Options* options;
     Rule rule;
@@ -138,6 +146,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
   static void step_matrices(const Batch& batch);
   static void step_adamw(const Batch& batch);
+  static at::Tensor count(const at::Tensor& counter, const at::Tensor& usable);
 
   size_t groups_added_ = 0;
 };
@@ -293,6 +302,9 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
       if (!gradient.defined()) continue;
       detail::check_gradient(parameter, gradient, where);
       if (parameter.numel() == 0) continue;
+      TORCH_CHECK(options.non_finite() != NonFinite::Raise ||
+                      detail::is_finite(gradient.abs().max().template item<double>()),
+                  "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
       if (rule == Rule::Orthogonalized) {
         for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), options.layout())) {
           detail::validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols,
@@ -308,13 +320,16 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
   for (const Item& item : items) {
     ParamState& state = prepare_state(item.parameter, item.rule, item.where);
-    const Key key{item.group, item.rule, item.parameter.sizes().vec(), item.parameter.scalar_type(),
-                  item.parameter.device().str()};
+    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
+    int64_t most = std::numeric_limits<int64_t>::max();  // parameters in a batch
+    if (item.rule == Rule::Orthogonalized) {
+      std::get<2>(key) = item.parameter.sizes().vec();
+      std::get<3>(key) = item.parameter.scalar_type();
+      most = detail::max_batch_elements / item.parameter.numel();
+    }
     const auto found = open.find(key);
-    const bool joins =
-        found != open.end() && static_cast<int64_t>(batches[found->second].parameters.size() + 1) *
-                                       item.parameter.numel() <=
-                                   detail::max_batch_elements;
+    const bool joins = found != open.end() &&
+                       static_cast<int64_t>(batches[found->second].parameters.size()) < most;
     if (!joins) {
       open[key] = batches.size();
       batches.push_back({&group_options(item.group), item.rule, {}, {}});
@@ -356,21 +371,36 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
   } else {
     prepare(state->momentum_buffer());
   }
+  for (at::Tensor* counter : {&state->skipped(), &state->non_finite()}) {
+    const auto options = at::TensorOptions(parameter.device()).dtype(at::kLong);
+    *counter = counter->defined() ? counter->to(options) : at::zeros({}, options);
+  }
   return *state;
+}
+
+/// One more where `usable`, one number, is false.
+template <class F, class O>
+at::Tensor OrthogonalizedOptimizer<F, O>::count(const at::Tensor& counter,
+                                                const at::Tensor& usable) {
+  return at::where(usable, counter, counter.add(1));
 }
 
 template <class F, class O>
 void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
   const Options& options = *batch.options;
-  const size_t count = batch.parameters.size();
+  const size_t size = batch.parameters.size();
   std::vector<at::Tensor> gradients, buffers;
-  for (size_t i = 0; i < count; ++i) {
-    gradients.push_back(batch.parameters[i].grad().to(detail::state_dtype(batch.parameters[i])));
+  for (size_t i = 0; i < size; ++i) {
+    gradients.push_back(detail::state_gradient(batch.parameters[i]));
     buffers.push_back(batch.states[i]->momentum_buffer());
   }
-  const Momentum momentum =
-      accumulate_momentum(detail::stack(buffers), detail::stack(gradients), options.momentum(),
-                          options.momentum_form(), options.nesterov());
+  const at::Tensor raw = detail::stack(gradients), buffer = detail::stack(buffers);
+  const at::Tensor gradient = detail::cleaned(raw, options.non_finite());
+  Momentum momentum = accumulate_momentum(buffer, gradient, options.momentum(),
+                                          options.momentum_form(), options.nesterov());
+  const bool guarded = options.non_finite() != NonFinite::Propagate;
+  const at::Tensor usable =
+      guarded ? detail::is_finite(detail::max_abs(momentum.update)) : at::Tensor();
 
   // values: first −lr·s·X, in the shape of the stacked parameters, then their new values
   at::Tensor values =
@@ -391,16 +421,34 @@ void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
     const at::Tensor& target = targets[block];
     target.copy_(direction.reshape(target.sizes())).mul_(-options.lr() * scale);
   }
-  for (size_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < size; ++i) {
     at::Tensor value = values[static_cast<int64_t>(i)];
     finish_update(value, batch.parameters[i], options.lr(), options.weight_decay());
   }
+  std::vector<at::Tensor> skipped(size), non_finite(size);
+  if (guarded) {
+    values = at::where(usable, values, detail::stack(batch.parameters).to(values.scalar_type()));
+    momentum.buffer = at::where(usable, momentum.buffer, buffer);
+    const at::Tensor own =
+        options.non_finite() == NonFinite::Zero ? detail::is_finite(detail::max_abs(raw)) : usable;
+    for (size_t i = 0; i < size; ++i) {
+      const auto index = static_cast<int64_t>(i);
+      skipped[i] = count(batch.states[i]->skipped(), usable.reshape({-1})[index]);
+      non_finite[i] = count(batch.states[i]->non_finite(), own.reshape({-1})[index]);
+    }
+  }
 
-  for (size_t i = 0; i < count; ++i) {  // commit
+  for (size_t i = 0; i < size; ++i) {  // commit: the parameter first, the only copy that may fail
     const auto index = static_cast<int64_t>(i);
-    batch.states[i]->momentum_buffer().copy_(momentum.buffer[index]);
-    batch.parameters[i].copy_(values[index]);
-    ++batch.states[i]->step();
+    const at::Tensor value = values[index], next = momentum.buffer[index];
+    ParamState& state = *batch.states[i];
+    batch.parameters[i].copy_(value);
+    state.momentum_buffer().copy_(next);
+    if (guarded) {
+      state.skipped() = std::move(skipped[i]);
+      state.non_finite() = std::move(non_finite[i]);
+    }
+    ++state.step();
   }
 }
 
@@ -408,16 +456,48 @@ template <class F, class O>
 void OrthogonalizedOptimizer<F, O>::step_adamw(const Batch& batch) {
   const Options& options = *batch.options;
   const auto [beta1, beta2] = options.betas();
+  const bool guarded = options.non_finite() != NonFinite::Propagate;
+  std::vector<at::Tensor> own;  // of each gradient: whether it is finite
+  at::Tensor usable;            // whether all can be squared
+  if (guarded) {
+    std::vector<at::Tensor> squares;
+    for (const at::Tensor& parameter : batch.parameters) {
+      const at::Tensor gradient = detail::state_gradient(parameter).reshape({1, -1});
+      const at::Tensor largest = detail::max_abs(gradient).reshape({});
+      own.push_back(detail::is_finite(largest));
+      const bool as_it_is = options.non_finite() != NonFinite::Zero;
+      const at::Tensor used =
+          as_it_is ? largest
+                   : detail::max_abs(detail::cleaned(gradient, NonFinite::Zero)).reshape({});
+      squares.push_back(used.square().to(at::kDouble));
+    }
+    usable = detail::is_finite(at::stack(squares)).all();
+  }
+
   for (size_t i = 0; i < batch.parameters.size(); ++i) {
-    at::Tensor parameter = batch.parameters[i];
+    const at::Tensor& parameter = batch.parameters[i];
     ParamState& state = *batch.states[i];
-    const AdamWResult next =
-        adamw_step(parameter, parameter.grad().to(detail::state_dtype(parameter)), state.exp_avg(),
-                   state.exp_avg_sq(), state.step() + 1, options.lr(), beta1, beta2, options.eps(),
-                   options.weight_decay());
-    state.exp_avg().copy_(next.exp_avg);  // commit
+    const at::Tensor gradient =
+        detail::cleaned(detail::state_gradient(parameter), options.non_finite());
+    AdamWResult next = adamw_step(parameter, gradient, state.exp_avg(), state.exp_avg_sq(),
+                                  state.skipped().neg().add_(state.step() + 1), options.lr(), beta1,
+                                  beta2, options.eps(), options.weight_decay());
+    at::Tensor skipped, non_finite;
+    if (guarded) {
+      next.parameter =
+          at::where(usable, next.parameter, parameter.to(next.parameter.scalar_type()));
+      next.exp_avg = at::where(usable, next.exp_avg, state.exp_avg());
+      next.exp_avg_sq = at::where(usable, next.exp_avg_sq, state.exp_avg_sq());
+      skipped = count(state.skipped(), usable);
+      non_finite = count(state.non_finite(), own[i]);
+    }
+    parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
+    state.exp_avg().copy_(next.exp_avg);
     state.exp_avg_sq().copy_(next.exp_avg_sq);
-    parameter.copy_(next.parameter);
+    if (guarded) {
+      state.skipped() = std::move(skipped);
+      state.non_finite() = std::move(non_finite);
+    }
     ++state.step();
   }
 }
@@ -483,6 +563,14 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
       adopt(state->momentum_buffer());
       adopt(state->exp_avg());
       adopt(state->exp_avg_sq());
+      for (at::Tensor* counter : {&state->skipped(), &state->non_finite()}) {
+        if (!counter->defined()) continue;
+        TORCH_CHECK(counter->dim() == 0 && counter->scalar_type() == at::kLong,
+                    "root_optim::load: expected one int64 as a counter of ", where, ", got ",
+                    c10::toString(counter->scalar_type()), " of shape ", counter->sizes());
+        *counter = counter->to(parameters[i].device(), at::kLong, /*non_blocking=*/false,
+                               /*copy=*/true);
+      }
       if (state->step() > 0) states[detail::state_key(parameters[i])] = std::move(state);
     }
   }

@@ -46,6 +46,20 @@ inline std::string to_string(Rule rule) {
   return "unknown rule";
 }
 
+/// What a step does with gradients that are not finite (Inf or NaN).
+///
+/// With all but Propagate no parameter and no state becomes non-finite through gradients: a step
+/// that would overflow the state (a momentum of more than 3.4e38 in float32, or, for AdamW, a
+/// gradient of more than 1.8e19) counts as not finite, too. With all but Raise the host waits for
+/// nothing. Counts: `ParamState::non_finite` and `skipped`, and `gradient_faults` (diagnostics.hpp).
+enum class NonFinite {
+  Skip,       ///< such a parameter and its state stay as they are; those that a group treats with
+              ///< AdamW stay together, if one of them on the same device has such a gradient
+  Zero,       ///< Inf and NaN in a gradient count as 0; what overflows all the same is skipped
+  Propagate,  ///< computes with what is there; other matrices are not touched by it
+  Raise       ///< step() throws before anything changes; the host waits for the gradients
+};
+
 /// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
 /// others; optimizer.hpp does so for Muon.
 template <class OutlierFilter, class Orthogonalizer>
@@ -97,6 +111,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
   /// ε of the AdamW rule, outside the square root. Range: finite, >= 0. Default: 1e-8.
   TORCH_ARG(double, eps) = 1e-8;
+  /// What happens when gradients are not finite. Default: Skip.
+  TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
   /// or one per parameter. Default: empty; `param_groups` and `route` set them.
   TORCH_ARG(std::vector<std::string>, names);
@@ -121,6 +137,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
     detail::check_enum("options", "scale", scale_, LrScale::None);
     detail::check_enum("options", "rule", rule_, Rule::AdamW);
+    detail::check_enum("options", "non_finite", non_finite_, NonFinite::Raise);
     detail::validate_policy(filter_);
     detail::validate_policy(orthogonalizer_);
   }
@@ -137,6 +154,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     out.set("rule", static_cast<int64_t>(rule_));
     out.set("betas", std::vector<double>{std::get<0>(betas_), std::get<1>(betas_)});
     out.set("eps", eps_);
+    out.set("non_finite", static_cast<int64_t>(non_finite_));
     out.set("names", names_);
     Fields layout;
     layout_.serialize(layout);
@@ -170,6 +188,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     TORCH_CHECK(betas.size() == 2, "root_optim::options: expected two betas, got ", betas.size());
     options.betas_ = {betas[0], betas[1]};
     options.eps_ = in.get<double>("eps");
+    options.non_finite_ = in.get_enum("non_finite", NonFinite::Raise);
     options.names_ = in.get<std::vector<std::string>>("names");
     options.layout_.deserialize(in.nested("layout"));
     options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
@@ -199,10 +218,15 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
 
 /// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
 /// two moments; the rest is undefined. Tensors have the parameter's shape and device, in float64
-/// for a float64 parameter and float32 for any other.
+/// for a float64 parameter and float32 for any other; counters are integers on its device, where
+/// they are counted: reading them waits for the device.
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
-  /// Number of steps that changed the parameter.
+  /// Number of steps that the parameter had a gradient for, those skipped included.
   TORCH_ARG(int64_t, step) = 0;
+  /// Number of these that were skipped (NonFinite), one int64.
+  TORCH_ARG(at::Tensor, skipped);
+  /// Number of these in which its own gradient was not finite (NonFinite), one int64.
+  TORCH_ARG(at::Tensor, non_finite);
   /// M, the momentum of a matrix.
   TORCH_ARG(at::Tensor, momentum_buffer);
   /// m, AdamW's first moment.
@@ -221,6 +245,8 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     archive.try_read("momentum_buffer", read.momentum_buffer_);
     archive.try_read("exp_avg", read.exp_avg_);
     archive.try_read("exp_avg_sq", read.exp_avg_sq_);
+    archive.try_read("skipped", read.skipped_);
+    archive.try_read("non_finite", read.non_finite_);
     *this = std::move(read);
   }
   void serialize(torch::serialize::OutputArchive& archive) const override {
@@ -228,6 +254,8 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     if (momentum_buffer_.defined()) archive.write("momentum_buffer", momentum_buffer_);
     if (exp_avg_.defined()) archive.write("exp_avg", exp_avg_);
     if (exp_avg_sq_.defined()) archive.write("exp_avg_sq", exp_avg_sq_);
+    if (skipped_.defined()) archive.write("skipped", skipped_);
+    if (non_finite_.defined()) archive.write("non_finite", non_finite_);
   }
 
   friend bool operator==(const ParamState& a, const ParamState& b) {
@@ -235,7 +263,8 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
       return x.defined() == y.defined() && (!x.defined() || x.equal(y));
     };
     return a.step_ == b.step_ && same(a.momentum_buffer_, b.momentum_buffer_) &&
-           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_);
+           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_) &&
+           same(a.skipped_, b.skipped_) && same(a.non_finite_, b.non_finite_);
   }
 };
 

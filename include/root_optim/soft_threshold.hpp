@@ -94,7 +94,7 @@ struct NoFilter {
 /// With quantile and relative_to_rms the result scales with U; an absolute threshold does not, and
 /// with it the two MomentumForms differ by the factor 1 − μ.
 /// NaN in U stays in B. An infinite entry is clipped like any outlier, so that B is finite while the
-/// momentum keeps the infinity: check the loss or the gradients for overflow before step().
+/// momentum keeps the infinity: by default the optimizer skips such a step (NonFinite).
 /// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
 ///           float32).
 /// Reference: ROOT, arXiv 2511.20626.

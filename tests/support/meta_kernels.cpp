@@ -14,12 +14,20 @@ at::Tensor meta_where(const at::Tensor& condition, const at::Tensor& self,
   return at::empty(sizes, self.options());
 }
 
+// c10::optional or std::optional, as LibTorch's version has it.
+using OptionalDouble = decltype(std::declval<c10::IValue>().toOptional<double>());
+
+at::Tensor meta_nan_to_num(const at::Tensor& self, OptionalDouble, OptionalDouble, OptionalDouble) {
+  return at::empty_like(self);
+}
+
 }  // namespace
 
 // Shape functions only; the values of meta tensors do not exist.
 TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("abs", meta_abs);
   m.impl("where.self", meta_where);
+  m.impl("nan_to_num", meta_nan_to_num);
 }
 
 namespace test {

@@ -27,9 +27,10 @@ at::Tensor parameter(const at::Tensor& value) { return value.clone().requires_gr
 }  // namespace
 
 TEST_CASE("AdamW by hand: the first step moves by lr in the gradient's direction", "[adamw]") {
-  const auto next = root_optim::adamw_step(
-      at::tensor({1.0, -2.0}, at::kDouble), at::tensor({0.5, -4.0}, at::kDouble),
-      at::zeros({2}, at::kDouble), at::zeros({2}, at::kDouble), 1, 0.1, 0.5, 0.75, 0.0, 0.5);
+  const auto next =
+      root_optim::adamw_step(at::tensor({1.0, -2.0}, at::kDouble),
+                             at::tensor({0.5, -4.0}, at::kDouble), at::zeros({2}, at::kDouble),
+                             at::zeros({2}, at::kDouble), at::ones({}), 0.1, 0.5, 0.75, 0.0, 0.5);
   // m' / (1 - beta1) = g and v' / (1 - beta2) = g^2, so the step is lr sign(g) after the decay.
   CHECK_THAT(next.parameter,
              test::close_to(at::tensor({0.95 * 1.0 - 0.1, 0.95 * -2.0 + 0.1}, at::kDouble),

@@ -71,6 +71,8 @@ TEST_CASE("a step of Root calls nothing that synchronizes", "[operators]") {
   check_step<Root>(RootOptions().filter(SoftThreshold().relative_to_rms(3)), where);
   check_step<Root>(RootOptions().orthogonalizer(AdaNewton().compute_dtype(at::kBFloat16)), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW), where);
+  check_step<Root>(RootOptions().non_finite(NonFinite::Zero), where);
+  check_step<Root>(RootOptions().non_finite(NonFinite::Propagate), where);
 }
 
 TEST_CASE("a step of Muon and RootPaper calls nothing that synchronizes", "[operators]") {

@@ -34,7 +34,8 @@ inline std::string read_all(std::istream& from, const char* who) {
 }
 inline std::string read_all(const std::string& path, const char* who) {
   std::ifstream file(path, std::ios::binary);
-  TORCH_CHECK(file.is_open() && !std::filesystem::is_directory(path), "root_optim::", who,
+  std::error_code error;
+  TORCH_CHECK(file.is_open() && !std::filesystem::is_directory(path, error), "root_optim::", who,
               ": expected a file that can be read, got '", path, "'");
   return read_all(file, who);
 }
@@ -73,13 +74,15 @@ inline void replace_file(const std::string& path, const std::string& bytes, cons
   const bool exists = fs::exists(path, error);
   if (exists && !fs::is_regular_file(path, error)) return write(path);
 
-  const fs::path target = exists ? fs::canonical(path) : fs::path(path);
+  const fs::path target = exists ? fs::canonical(path, error) : fs::path(path);
+  TORCH_CHECK(!target.empty(), "root_optim::", who, ": expected a path that can be written, got '",
+              path, "'");
   const std::string partial = target.string() + ".partial";
   try {
     write(partial);
-    if (exists) fs::permissions(partial, fs::status(target).permissions(), error);
     TORCH_CHECK(sync_to_disk(partial), "root_optim::", who, ": expected '", path,
                 "' to reach the disk, got a failure");
+    if (exists) fs::permissions(partial, fs::status(target, error).permissions(), error);
     fs::rename(partial, target, error);
     TORCH_CHECK(!error, "root_optim::", who, ": expected a path that can be written, got '", path,
                 "': ", error.message());

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>
 #include <root_optim/detail/state_key.hpp>
 #include <root_optim/layout.hpp>
@@ -63,7 +64,7 @@ template <class F, class O>
 std::vector<at::Tensor> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
                                     const at::Tensor& parameter,
                                     const OrthogonalizedOptions<F, O>& options) {
-  const at::Tensor gradient = parameter.grad().to(state_dtype(parameter));
+  const at::Tensor gradient = cleaned(state_gradient(parameter), options.non_finite());
   at::Tensor buffer = at::zeros_like(gradient);
   const ParamState* state = state_of(optimizer, parameter);
   if (state != nullptr && state->momentum_buffer().defined()) {
