@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/*.txt: fixed inputs and the trajectories that other programs make of them.
 
-muon.txt  torch.optim.Muon of the installed PyTorch, as shipped (bfloat16 iteration) and with the
-          same iteration run in float32.
-root.txt  the published ROOT step (arXiv 2511.20626), transcribed below in float64 NumPy.
+muon.txt         torch.optim.Muon of the installed PyTorch, as shipped (bfloat16 iteration) and with
+                 the same iteration run in float32.
+muon_inputs.txt  the same for the settings and the shape of PyTorch's own test of it.
+root.txt         the published ROOT step (arXiv 2511.20626), transcribed below in float64 NumPy.
+adamw.txt        torch.optim.AdamW on the problem of PyTorch's C++ optimizer tests.
 
 Gradients are part of the input and do not depend on the parameters, so an error made in one step is
 not fed back. Inputs are integers over a power of two: exact in float32 and float64, short as text.
@@ -16,6 +18,7 @@ Format: tokens separated by white space, read by tests/support/golden.hpp.
   inputs NAME rows R cols C steps T denominator D   then (T + 1) * R * C integers: parameter, gradients
   trajectory NAME inputs NAME { KEY VALUE } samples K  then K times: step S parameter <R * C numbers>
   momentum <R * C numbers>      the momentum buffer after the last step; closes a trajectory
+adamw.txt: generator as above, then weight_decay W, then for each sample: step S <13 numbers>
 """
 
 import math
@@ -60,13 +63,13 @@ def iterate_in_float32(grad, ns_coefficients, ns_steps, eps):
     return x.T if grad.size(0) > grad.size(1) else x
 
 
-def run_muon(inputs, iterate, **options):
+def run_muon(inputs, iterate, lr=LR, **options):
     shipped = _muon._zeropower_via_newtonschulz
     _muon._zeropower_via_newtonschulz = iterate or shipped
     try:
         values = torch.from_numpy(inputs.astype(np.float32) / DENOMINATOR)
         parameter = torch.nn.Parameter(values[0].clone())
-        optimizer = torch.optim.Muon([parameter], lr=LR, **options)
+        optimizer = torch.optim.Muon([parameter], lr=lr, **options)
         samples = {}
         for step in range(1, STEPS + 1):
             parameter.grad = values[step].clone()
@@ -110,6 +113,32 @@ def run_root(inputs, triple=JORDAN, nesterov=True, weight_decay=0.1, momentum=0.
     return samples, M
 
 
+def run_adamw(weight_decay):
+    """The problem of test/cpp/api/optim.cpp: a 2-3-1 network of sigmoids, its summed output on three
+    points minimized by 1001 steps of lr 1, the four parameters (13 numbers) every 100 steps."""
+
+    def tensor(values, *shape):
+        return torch.tensor(values, dtype=torch.float64).reshape(shape).requires_grad_()
+
+    parameters = [
+        tensor([-0.2109, -0.4976, -0.1413, -0.3420, -0.2524, 0.6976], 3, 2),
+        tensor([-0.1085, -0.2979, 0.6892], 3),
+        tensor([-0.0508, -0.3941, -0.2843], 1, 3),
+        tensor([-0.0711], 1),
+    ]
+    points = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], dtype=torch.float64)
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=weight_decay)
+    samples = {}
+    for i in range(1001):
+        optimizer.zero_grad()
+        hidden = torch.sigmoid(torch.nn.functional.linear(points, *parameters[:2]))
+        torch.sigmoid(torch.nn.functional.linear(hidden, *parameters[2:])).sum().backward()
+        optimizer.step()
+        if i % 100 == 0:
+            samples[i + 1] = torch.cat([p.detach().flatten() for p in parameters]).numpy()
+    return samples
+
+
 def numbers(array, digits):
     lines = []
     for row in np.atleast_2d(array):
@@ -117,10 +146,14 @@ def numbers(array, digits):
     return "\n".join(lines) + "\n"
 
 
+def generator():
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, python {sys.version.split()[0]}"
+    return f'generator "{versions}"\n'
+
+
 def write(name, inputs, trajectories, digits):
     with open(HERE / name, "w", encoding="ascii") as out:
-        versions = f"torch {torch.__version__}, numpy {np.__version__}, python {sys.version.split()[0]}"
-        out.write(f'generator "{versions}"\n')
+        out.write(generator())
         for key, array in inputs.items():
             _, rows, cols = array.shape
             out.write(f"inputs {key} rows {rows} cols {cols} steps {STEPS} denominator {DENOMINATOR}\n")
@@ -157,6 +190,41 @@ def main():
                 trajectory = run_muon(inputs[shape], iterate, **options)
                 muon.append((f"{shape}_{variant}_{compute}", shape, recorded, trajectory))
     write("muon.txt", inputs, muon, digits=9)
+
+    # What torch/testing/_internal/common_optimizers.py runs Muon with, on the weight of test_optim.py.
+    weight = make_inputs(10, 5, seed=11)
+    settings = {
+        "default": {},
+        "lr": {"lr": 0.01},
+        "weight_decay": {"weight_decay": 0.2},
+        "momentum": {"momentum": 0.8},
+        "ns_steps": {"ns_steps": 6},
+        "ns_coefficients": {"ns_coefficients": (3.4, -4.7, 2.0)},
+    }
+    muon_inputs = []
+    for setting, options in settings.items():
+        for compute, iterate in (("bfloat16", None), ("float32", iterate_in_float32)):
+            a, b, c = options.get("ns_coefficients", JORDAN)
+            recorded = {
+                "compute": compute,
+                "lr": options.get("lr", LR),
+                "weight_decay": options.get("weight_decay", 0.1),
+                "momentum": options.get("momentum", 0.95),
+                "steps": options.get("ns_steps", 5),
+                "a": a,
+                "b": b,
+                "c": c,
+            }
+            trajectory = run_muon(weight, iterate, **options)
+            muon_inputs.append((f"{setting}_{compute}", "weight", recorded, trajectory))
+    write("muon_inputs.txt", {"weight": weight}, muon_inputs, digits=9)
+
+    with open(HERE / "adamw.txt", "w", encoding="ascii") as out:
+        out.write(generator())
+        for weight_decay in (0.01, 0.0):
+            out.write(f"weight_decay {weight_decay}\n")
+            for step, values in run_adamw(weight_decay).items():
+                out.write(f"step {step} " + numbers(values, 17))
 
     root = []
     variants = {

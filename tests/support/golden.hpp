@@ -31,12 +31,17 @@ struct Trajectory {
   double number(const std::string& option) const { return std::stod(options.at(option)); }
 };
 
+/// The path of a file of tests/golden, found relative to this header.
+inline std::string golden_path(const std::string& name) {
+  const std::string here = __FILE__;
+  return here.substr(0, here.find_last_of('/')) + "/../golden/" + name;
+}
+
 class GoldenFile {
  public:
-  /// @param name a file of tests/golden, found relative to this header.
+  /// @param name a file of tests/golden.
   explicit GoldenFile(const std::string& name) {
-    const std::string here = __FILE__;
-    const std::string path = here.substr(0, here.find_last_of('/')) + "/../golden/" + name;
+    const std::string path = golden_path(name);
     std::ifstream in(path);
     if (!in) throw std::runtime_error("cannot read " + path);
     for (std::string word; in >> word;) {
