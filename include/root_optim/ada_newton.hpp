@@ -186,7 +186,12 @@ class AdaNewton {
   }
 
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
-  at::Tensor operator()(const at::Tensor& x) const {
+  at::Tensor operator()(const at::Tensor& x) const { return run(x, /*overwrite=*/false); }
+  /// The same; may overwrite x.
+  at::Tensor consume(at::Tensor x) const { return run(x, /*overwrite=*/true); }
+
+ private:
+  at::Tensor run(const at::Tensor& x, bool overwrite) const {
     validate();
     detail::check_matrices(x, "AdaNewton");
     const int64_t rows = x.size(-2), cols = x.size(-1);
@@ -194,12 +199,12 @@ class AdaNewton {
     OrthogonalizeOptions options;
     options.compute_dtype = compute_dtype_;
     options.form = form_;
+    options.overwrite = overwrite;
     const TableEntry* entry = find(rows, cols, precision);
     if (entry != nullptr && entry->form != Form::Auto) options.form = entry->form;
     return orthogonalize(x, schedule(rows, cols, precision), options);
   }
 
- private:
   const TableEntry* find(int64_t rows, int64_t cols, Precision precision) const {
     return table_ ? table_->find(rows, cols, precision) : nullptr;
   }

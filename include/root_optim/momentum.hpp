@@ -35,7 +35,7 @@ struct Momentum {
 inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
                                     double momentum, MomentumForm form, bool nesterov) {
   if (form == MomentumForm::Sum) {
-    at::Tensor next = buffer.mul(momentum).add_(gradient);
+    at::Tensor next = gradient.add(buffer, momentum);
     return {next, nesterov ? gradient.add(next, momentum) : next};
   }
   at::Tensor next = at::lerp(buffer, gradient, 1.0 - momentum);

@@ -56,6 +56,8 @@ struct OrthogonalizeOptions {
   /// Run coefficients that fail validation all the same, with one warning per process: for
   /// reproducing published sets only. The output is then unbounded.
   bool allow_unsafe = false;
+  /// x may be overwritten, which saves a matrix. Default: false.
+  bool overwrite = false;
 };
 
 /// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA and float32 elsewhere.
@@ -108,7 +110,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 ///            A = XXᵀ,  X ← aX + (bA + cA²)X, that is σ ← aσ + bσ³ + cσ⁵ on every singular value.
 /// Shapes:    x: [..., m, n] -> the same shape; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in
-///            options.compute_dtype, returned in x's dtype. x is not modified.
+///            options.compute_dtype, returned in x's dtype. x is not modified (but for `overwrite`).
 /// Guarantee: with coefficients that pass validation every singular value of the result lies
 ///            in [0, output bound]; it is not exactly UVᵀ. Singular values far below
 ///            σ_max are lifted by at most the product of the a's.
@@ -143,10 +145,10 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   if (m > n) matrices = matrices.transpose(1, 2);
   // Half-precision inputs are normalized in float32; only then may the compute dtype round.
   if (x.element_size() < 4) matrices = matrices.to(at::kFloat);
-  matrices = schatten8 ? detail::scale_by_max(matrices, dtype)
+  matrices = schatten8 ? detail::scale_by_max(matrices, dtype, options.overwrite)
                        : detail::scale_by_frobenius(
                              matrices, options.normalization == Normalization::FrobeniusFloor,
-                             options.eps, dtype);
+                             options.eps, dtype, options.overwrite);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision, options.form);
   at::Tensor result =
       plan.form == Form::Gram
@@ -251,13 +253,20 @@ class NewtonSchulz {
   }
 
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
-  at::Tensor operator()(const at::Tensor& x) const {
-    validate();
-    detail::check_matrices(x, "NewtonSchulz");
-    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options_);
+  at::Tensor operator()(const at::Tensor& x) const { return run(x, options_); }
+  /// The same; may overwrite x.
+  at::Tensor consume(at::Tensor x) const {
+    OrthogonalizeOptions options = options_;
+    options.overwrite = true;
+    return run(x, options);
   }
 
  private:
+  at::Tensor run(const at::Tensor& x, const OrthogonalizeOptions& options) const {
+    validate();
+    detail::check_matrices(x, "NewtonSchulz");
+    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options);
+  }
   static OrthogonalizeOptions published_options() {
     OrthogonalizeOptions options;
     options.normalization = Normalization::FrobeniusFloor;

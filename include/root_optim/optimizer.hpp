@@ -9,7 +9,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard, AutoGradMode
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -31,6 +30,8 @@
 #include <root_optim/ada_newton.hpp>
 #include <root_optim/adamw.hpp>
 #include <root_optim/checkpoint.hpp>
+#include <root_optim/detail/fused_adamw.hpp>
+#include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>
 #include <root_optim/detail/state_key.hpp>
@@ -53,6 +54,17 @@ inline constexpr int64_t max_batch_elements = int64_t{1} << 20;
 /// Tensors of one shape along a new first dimension; a view when there is only one.
 inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
   return tensors.size() == 1 ? tensors.front().unsqueeze(0) : at::stack(tensors);
+}
+
+/// orthogonalizer(x). If x is the last that needs its memory, it may be overwritten.
+template <class Orthogonalizer>
+at::Tensor orthogonalized(const Orthogonalizer& orthogonalizer, at::Tensor x) {
+  if constexpr (has_consume<Orthogonalizer>::value) {
+    if (x.defined() && x.use_count() == 1 && x.storage().use_count() == 1) {
+      return orthogonalizer.consume(std::move(x));
+    }
+  }
+  return orthogonalizer(x);
 }
 
 }  // namespace detail
@@ -402,33 +414,38 @@ void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
   const at::Tensor usable =
       guarded ? detail::is_finite(detail::max_abs(momentum.update)) : at::Tensor();
 
-  // values: first −lr·s·X, in the shape of the stacked parameters, then their new values
-  at::Tensor values =
-      at::empty_like(momentum.update, momentum.update.options(), at::MemoryFormat::Contiguous);
-  const auto sources = block_views(momentum.update, options.layout());
-  const auto targets = block_views(values, options.layout());
-  for (size_t block = 0; block < sources.size(); ++block) {
-    const at::Tensor matrices = block_matrices(sources[block], options.layout());
-    const at::Tensor direction = options.orthogonalizer()(options.filter()(matrices));
-    TORCH_CHECK(direction.defined() && direction.sizes() == matrices.sizes() &&
+  // Each tensor is released where the next one takes its place: beside M at most three matrices.
+  std::vector<at::Tensor> sources = block_views(momentum.update, options.layout()), directions;
+  momentum.update.reset();
+  for (at::Tensor& source : sources) {
+    at::Tensor matrices = block_matrices(source, options.layout());
+    source.reset();
+    const auto shape = matrices.sizes().vec();
+    at::Tensor body = options.filter()(matrices);
+    matrices.reset();
+    at::Tensor direction = detail::orthogonalized(options.orthogonalizer(), std::move(body));
+    TORCH_CHECK(direction.defined() && direction.sizes() == c10::IntArrayRef(shape) &&
                     detail::is_supported(direction.scalar_type()),
                 "root_optim::step: expected policies '", F::name, "' and '", O::name,
-                "' to keep the shape ", matrices.sizes(), " and a real dtype, got ",
+                "' to keep the shape ", c10::IntArrayRef(shape), " and a real dtype, got ",
                 direction.defined()
                     ? c10::str(direction.sizes(), " of ", c10::toString(direction.scalar_type()))
                     : std::string("no tensor"));
-    const double scale = lr_scale(options.scale(), matrices.size(1), matrices.size(2));
-    const at::Tensor& target = targets[block];
-    target.copy_(direction.reshape(target.sizes())).mul_(-options.lr() * scale);
+    directions.push_back(std::move(direction));
   }
-  for (size_t i = 0; i < size; ++i) {
-    at::Tensor value = values[static_cast<int64_t>(i)];
-    finish_update(value, batch.parameters[i], options.lr(), options.weight_decay());
+  at::Tensor values = decayed(detail::stack(batch.parameters), options.lr(), options.weight_decay(),
+                              momentum.buffer.scalar_type());
+  const auto targets = block_views(values, options.layout());
+  for (size_t block = 0; block < targets.size(); ++block) {
+    at::Tensor& direction = directions[block];
+    const double scale = lr_scale(options.scale(), direction.size(1), direction.size(2));
+    add_direction(targets[block], direction.reshape(targets[block].sizes()), options.lr(), scale);
+    direction.reset();
   }
   std::vector<at::Tensor> skipped(size), non_finite(size);
   if (guarded) {
-    values = at::where(usable, values, detail::stack(batch.parameters).to(values.scalar_type()));
-    momentum.buffer = at::where(usable, momentum.buffer, buffer);
+    values = detail::where_usable(usable, values, detail::stack(batch.parameters));
+    momentum.buffer = detail::where_usable(usable, momentum.buffer, buffer);
     const at::Tensor own =
         options.non_finite() == NonFinite::Zero ? detail::is_finite(detail::max_abs(raw)) : usable;
     for (size_t i = 0; i < size; ++i) {
@@ -474,31 +491,57 @@ void OrthogonalizedOptimizer<F, O>::step_adamw(const Batch& batch) {
     usable = detail::is_finite(at::stack(squares)).all();
   }
 
-  for (size_t i = 0; i < batch.parameters.size(); ++i) {
+  const size_t size = batch.parameters.size();
+  std::vector<at::Tensor> skipped(size), non_finite(size);
+  if (guarded) {
+    for (size_t i = 0; i < size; ++i) {
+      skipped[i] = count(batch.states[i]->skipped(), usable);
+      non_finite[i] = count(batch.states[i]->non_finite(), own[i]);
+    }
+  }
+  const auto commit_counters = [&](size_t i) {
+    ParamState& state = *batch.states[i];
+    if (guarded) {
+      state.skipped() = std::move(skipped[i]);
+      state.non_finite() = std::move(non_finite[i]);
+    }
+    ++state.step();
+  };
+
+  std::map<at::ScalarType, detail::AdamWLists> fused;
+  for (size_t i = 0; i < size; ++i) {
     const at::Tensor& parameter = batch.parameters[i];
     ParamState& state = *batch.states[i];
     const at::Tensor gradient =
         detail::cleaned(detail::state_gradient(parameter), options.non_finite());
-    AdamWResult next = adamw_step(parameter, gradient, state.exp_avg(), state.exp_avg_sq(),
-                                  state.skipped().neg().add_(state.step() + 1), options.lr(), beta1,
-                                  beta2, options.eps(), options.weight_decay());
-    at::Tensor skipped, non_finite;
+    const at::Tensor t = state.skipped().neg().add_(state.step() + 1);
+    if (detail::fused_adamw_takes(parameter, gradient, state.exp_avg())) {
+      detail::AdamWLists& lists = fused[parameter.scalar_type()];
+      lists.parameters.push_back(parameter);
+      lists.gradients.push_back(gradient);
+      lists.exp_avgs.push_back(state.exp_avg());
+      lists.exp_avg_sqs.push_back(state.exp_avg_sq());
+      lists.steps.push_back(t.to(at::kFloat));
+      lists.indices.push_back(i);
+      continue;
+    }
+    AdamWResult next =
+        adamw_step(parameter, gradient, state.exp_avg(), state.exp_avg_sq(), t, options.lr(), beta1,
+                   beta2, options.eps(), options.weight_decay());
     if (guarded) {
-      next.parameter =
-          at::where(usable, next.parameter, parameter.to(next.parameter.scalar_type()));
-      next.exp_avg = at::where(usable, next.exp_avg, state.exp_avg());
-      next.exp_avg_sq = at::where(usable, next.exp_avg_sq, state.exp_avg_sq());
-      skipped = count(state.skipped(), usable);
-      non_finite = count(state.non_finite(), own[i]);
+      next.parameter = detail::where_usable(usable, next.parameter, parameter);
+      next.exp_avg = detail::where_usable(usable, next.exp_avg, state.exp_avg());
+      next.exp_avg_sq = detail::where_usable(usable, next.exp_avg_sq, state.exp_avg_sq());
     }
     parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
     state.exp_avg().copy_(next.exp_avg);
     state.exp_avg_sq().copy_(next.exp_avg_sq);
-    if (guarded) {
-      state.skipped() = std::move(skipped);
-      state.non_finite() = std::move(non_finite);
-    }
-    ++state.step();
+    commit_counters(i);
+  }
+  for (auto& [dtype, lists] : fused) {
+    detail::fused_adamw(lists, usable, options.lr(), beta1, beta2, options.eps(),
+                        options.weight_decay());
+    for (const size_t i : lists.indices) commit_counters(i);
   }
 }
 

@@ -22,6 +22,9 @@
 //
 //   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], which
 //                                                       step_report shows
+//   at::Tensor consume(at::Tensor x) const;             orthogonalizers: operator() that may overwrite
+//                                                       x, which saves a matrix; asked where nothing
+//                                                       else needs x
 //   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
 //                                                       throws if it cannot treat such a matrix of the
 //                                                       parameter; asked before a step changes anything
@@ -144,6 +147,13 @@ struct has_validate_for : std::false_type {};
 template <class P>
 struct has_validate_for<P, std::void_t<decltype(std::declval<const P&>().validate_for(
                                int64_t{}, int64_t{}, std::declval<const at::Tensor&>()))>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_consume : std::false_type {};
+template <class P>
+struct has_consume<
+    P, std::void_t<decltype(std::declval<const P&>().consume(std::declval<at::Tensor>()))>>
     : std::true_type {};
 
 template <class P, class = void>

@@ -46,16 +46,18 @@ inline double lr_scale(LrScale scale, int64_t rows, int64_t cols) {
               static_cast<int>(scale));
 }
 
-/// Turns an orthogonalized update into the parameter's new value, in place of the update.
-///
-/// Math:    X ← (1 − lr·λ) p + X, where X already holds −lr·s·UVᵀ: decoupled weight decay λ,
-///          applied once, with the learning rate as set (not scaled by shape).
-/// Shapes:  update: float32 or float64, any shape; parameter: the same shape, any floating dtype.
-///          The parameter is not written: the caller copies the result over it, which rounds a
-///          half-precision parameter once.
-inline void finish_update(at::Tensor& update, const at::Tensor& parameter, double lr,
-                          double weight_decay) {
-  update.add_(parameter, 1.0 - lr * weight_decay);
+/// (1 − lr·λ) p, in `dtype` and contiguous: decoupled weight decay, with the learning rate as set (not
+/// scaled by shape). `parameter` is not written.
+inline at::Tensor decayed(const at::Tensor& parameter, double lr, double weight_decay,
+                          at::ScalarType dtype) {
+  return parameter.to(dtype).mul(1.0 - lr * weight_decay).contiguous();
+}
+
+/// value ← value − lr·s·X for an orthogonalized X and s = `scale`, in place. In float32 or float64, so
+/// that a half-precision parameter, to which the caller copies the value, is rounded once.
+inline void add_direction(const at::Tensor& value, const at::Tensor& direction, double lr,
+                          double scale) {
+  value.add_(direction, -lr * scale);
 }
 
 }  // namespace v0

@@ -74,8 +74,8 @@ TEST_CASE("the scale of a matrix shape", "[update]") {
 TEST_CASE("weight decay is applied once, with the unscaled learning rate", "[update]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor parameter = at::full({1}, 2.0, on(device, at::kDouble));
-  at::Tensor update = at::full({1}, -0.5, on(device, at::kDouble));
-  root_optim::finish_update(update, parameter, 0.25, 0.5);
-  CHECK(update.item<double>() == (1 - 0.25 * 0.5) * 2 - 0.5);
+  const at::Tensor value = root_optim::decayed(parameter, 0.25, 0.5, at::kDouble);
+  root_optim::add_direction(value, at::full({1}, 3.0, on(device, at::kDouble)), 0.25, 4);
+  CHECK(value.item<double>() == (1 - 0.25 * 0.5) * 2 - 0.25 * 4 * 3);
   CHECK(parameter.item<double>() == 2);
 }

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/symmetric_product.hpp>
 #include <root_optim/quintic.hpp>  // Schedule
 
@@ -33,18 +34,17 @@ inline double smallest_normal(at::ScalarType dtype) {
 }
 
 /// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
-/// underflow whatever the scale of x.
-inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype) {
-  const double inf = std::numeric_limits<double>::infinity();
-  at::Tensor largest = at::linalg_vector_norm(x, inf, {1, 2}, /*keepdim=*/true);
-  largest.clamp_min_(smallest_normal(x.scalar_type()));
-  return x.div(largest).to(dtype);
+/// underflow whatever the scale of x. Written over x if `overwrite` says so.
+inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool overwrite = false) {
+  const at::Tensor largest = max_abs(x).clamp_min_(smallest_normal(x.scalar_type()));
+  return (overwrite ? x.div_(largest) : x.div(largest)).to(dtype);
 }
 
 /// x [k, m, n] over max(‖x‖_F, eps) (`floor`) or ‖x‖_F + eps, in `dtype`. The norm is accumulated
-/// in float64: float32 squares overflow and underflow near 1e±20.
+/// in float64: float32 squares overflow and underflow near 1e±20. Written over x if `overwrite` says
+/// so.
 inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps,
-                                     at::ScalarType dtype) {
+                                     at::ScalarType dtype, bool overwrite = false) {
   at::Tensor norm = at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);
   if (floor) {
     norm.clamp_min_(eps);
@@ -55,7 +55,7 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps
   // overflow although no entry does.
   const at::Tensor root =
       norm.clamp_min_(smallest_normal(x.scalar_type())).sqrt_().to(x.scalar_type());
-  return x.div(root).div_(root).to(dtype);
+  return (overwrite ? x.div_(root) : x.div(root)).div_(root).to(dtype);
 }
 
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
@@ -72,10 +72,11 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 /// X ← aX + (bA + cA²)X with A = XXᵀ, once per triple; x [k, m, n], m <= n, is overwritten.
 ///
 /// Buffers are allocated once and exchanged: LibTorch's CPU allocator returns large blocks to the
-/// system, so a fresh tensor per product would pay for its pages every time.
+/// system, so a fresh tensor per product would pay for its pages every time. They have the strides of
+/// x, so that a tall matrix, which comes as a transposed view, is never copied into another order.
 inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
                                  bool schatten8) {
-  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
+  at::Tensor next = at::empty_like(x);
   at::Tensor gram = at::empty({x.size(0), x.size(1), x.size(1)}, x.options());  // A
   at::Tensor factor = at::empty_like(gram);                                     // bA + cA²
   for (size_t t = 0; t < schedule.size(); ++t) {
@@ -104,7 +105,7 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// becomes .26 if PQ is mirrored too.
 inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
                                const std::vector<int64_t>& runs, int64_t blocks, bool schatten8) {
-  at::Tensor next = at::empty_like(x, x.options(), at::MemoryFormat::Contiguous);
+  at::Tensor next = at::empty_like(x);
   at::Tensor gram = at::empty({x.size(0), x.size(1), x.size(1)}, x.options());  // R
   at::Tensor step = at::empty_like(gram);                                       // P
   at::Tensor product = at::empty_like(gram);                                    // Q

@@ -6,12 +6,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/where.h>
 
-#include <cstdint>
+#include <algorithm>
 #include <limits>
-#include <vector>
 
 #include <root_optim/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/options.hpp>                  // NonFinite
@@ -20,17 +19,22 @@ namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
-/// max |x[i]| of each i, in x's dtype: [k, …] -> [k, 1, …]. NaN if there is one.
-inline at::Tensor max_abs(const at::Tensor& x) {
-  std::vector<int64_t> dimensions;
-  for (int64_t d = 1; d < x.dim(); ++d) dimensions.push_back(d);
-  return at::linalg_vector_norm(x, std::numeric_limits<double>::infinity(), dimensions,
-                                /*keepdim=*/true);
-}
-
 /// Whether each number is finite; for magnitudes, so that one comparison tells (NaN < ∞ is false).
 inline at::Tensor is_finite(const at::Tensor& magnitude) {
   return magnitude.lt(std::numeric_limits<double>::infinity());
+}
+
+/// `next` where `usable` (bool, broadcast), else `old`.
+///
+/// On the CPU the host may look without waiting: usually all is usable, and a pass over three tensors
+/// is saved.
+inline at::Tensor where_usable(const at::Tensor& usable, const at::Tensor& next,
+                               const at::Tensor& old) {
+  if (usable.is_cpu()) {
+    const bool* flags = usable.data_ptr<bool>();
+    if (std::all_of(flags, flags + usable.numel(), [](bool flag) { return flag; })) return next;
+  }
+  return at::where(usable, next, old.to(next.scalar_type()));
 }
 
 /// The parameter's gradient in the dtype of its state.
