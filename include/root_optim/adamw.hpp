@@ -26,7 +26,8 @@ struct AdamWResult {
 ///          float64), parameter of any floating dtype. Nothing is written.
 /// Accuracy: the same operations in the same order as torch::optim::AdamW, but for the bias
 ///          corrections, which are computed on the device in float64; half-precision parameters are
-///          computed in float32 and rounded once.
+///          computed in float32 and rounded once. The optimizer takes LibTorch's fused kernel where
+///          it can (detail/fused_adamw.hpp), which differs by rounding.
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
 /// @param step t, counted from 1: one number, on the parameter's device, because only that device
 /// knows how many steps it has skipped (NonFinite::Skip).

@@ -86,3 +86,26 @@ TEST_CASE("the AdamW rule follows the reference", "[adamw]") {
                               t * test::scale_of(reference.parameter)));
   }
 }
+
+TEST_CASE("the fused kernel and the plain form agree", "[adamw]") {
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const at::Tensor start = test::gaussian({64}, 43).to(dtype);
+  const at::Tensor packed = parameter(start);
+  // Every second element of a longer tensor: not contiguous, which the kernel does not take.
+  const at::Tensor strided = at::zeros({64, 2}, dtype).select(1, 0).requires_grad_(true);
+  {
+    const at::NoGradGuard no_grad;
+    strided.copy_(start);
+  }
+  Root root(std::vector<torch::optim::OptimizerParamGroup>{{{packed}}, {{strided}}},
+            RootOptions(3e-3));
+  for (int t = 1; t <= kSteps; ++t) {
+    at::Tensor gradient = test::gaussian({64}, static_cast<uint64_t>(3000 + t)).to(dtype);
+    if (t % 7 == 0) gradient = gradient.fill_(std::nan(""));  // skipped by both
+    packed.mutable_grad() = gradient.clone();
+    strided.mutable_grad() = gradient.clone();
+    root.step();
+    CHECK_THAT(packed, test::close_to(strided, tolerance(Quantity::AdamWStep, dtype),
+                                      t * test::scale_of(strided)));
+  }
+}
