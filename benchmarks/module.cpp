@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// root_optim for Python, as far as speed.py and memory.py need it to race it in one process against
+// torch.optim: the optimizers and their orthogonalization, matrices of known polar factor, a counter
+// of allocated memory and a recorder of operators. Loaded with torch.classes.load_library.
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <torch/custom_class.h>
+#include <torch/torch.h>
+#include <root_optim/root_optim.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "matrices.hpp"
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+using root_optim::AdaNewton;
+using root_optim::NewtonSchulz;
+using root_optim::NoFilter;
+using root_optim::OrthogonalizedOptimizer;
+using root_optim::Rule;
+using root_optim::SoftThreshold;
+
+// ---- Optimizers ------------------------------------------------------------------------------------
+
+/// An optimizer over `matrices`, which it orthogonalizes, and `others`, which follow AdamW. All
+/// options are as constructed, but for those of the orthogonalizer.
+template <class Filter, class Orthogonalizer>
+std::unique_ptr<torch::optim::Optimizer> make_optimizer(const Tensors& matrices,
+                                                        const Tensors& others,
+                                                        const Orthogonalizer& orthogonalizer) {
+  using Optimizer = OrthogonalizedOptimizer<Filter, Orthogonalizer>;
+  auto optimizer = std::make_unique<Optimizer>(std::vector<typename Optimizer::Group>{});
+  const auto add = [&](const Tensors& parameters, Rule rule) {
+    if (parameters.empty()) return;
+    auto options = std::make_unique<typename Optimizer::Options>();
+    options->orthogonalizer(orthogonalizer).rule(rule);
+    optimizer->add_param_group({parameters, std::move(options)});
+  };
+  add(matrices, Rule::Orthogonalized);
+  add(others, Rule::AdamW);
+  return optimizer;
+}
+
+at::ScalarType dtype_named(const std::string& name) {
+  TORCH_CHECK(name == "float32" || name == "bfloat16", "no such compute dtype: ", name);
+  return name == "float32" ? at::kFloat : at::kBFloat16;
+}
+
+/// A LibTorch optimizer of this library, as Python sees it.
+class Optimizer : public torch::CustomClassHolder {
+ public:
+  /// @param method "muon"; "root", or "root_unsplit" for the same without the outlier split
+  /// @param steps  AdaNewton's; 0: as constructed
+  /// @param dtype  the compute dtype, "float32" or "bfloat16"; empty: as constructed
+  Optimizer(Tensors matrices, Tensors others, std::string method, int64_t steps,
+            std::string dtype) {
+    AdaNewton ada_newton;
+    if (steps > 0) ada_newton.steps(steps);
+    NewtonSchulz newton_schulz;
+    if (!dtype.empty()) {
+      ada_newton.compute_dtype(dtype_named(dtype));
+      newton_schulz.compute_dtype(dtype_named(dtype));
+    }
+    if (method == "muon") {
+      optimizer_ = make_optimizer<NoFilter>(matrices, others, newton_schulz);
+      orthogonalizer_ = newton_schulz;
+    } else {
+      TORCH_CHECK(method == "root" || method == "root_unsplit", "no such method: ", method);
+      optimizer_ = method == "root" ? make_optimizer<SoftThreshold>(matrices, others, ada_newton)
+                                    : make_optimizer<NoFilter>(matrices, others, ada_newton);
+      orthogonalizer_ = ada_newton;
+    }
+  }
+
+  void step() { optimizer_->step(); }
+
+  /// What a step's orthogonalizer makes of a matrix.
+  at::Tensor orthogonalize(const at::Tensor& matrix) const {
+    return orthogonalizer_(matrix.unsqueeze(0)).squeeze(0);
+  }
+
+  int64_t state_bytes() const {
+    int64_t bytes = 0;
+    for (const auto& item : optimizer_->state()) {
+      const auto& state = static_cast<const root_optim::ParamState&>(*item.second);
+      for (const at::Tensor& tensor :
+           {state.momentum_buffer(), state.exp_avg(), state.exp_avg_sq()}) {
+        if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+      }
+    }
+    return bytes;
+  }
+
+ private:
+  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::function<at::Tensor(const at::Tensor&)> orthogonalizer_;
+};
+
+// ---- Matrices --------------------------------------------------------------------------------------
+
+/// A rows × cols matrix with singular values of captured momentum, and its exact polar factor.
+std::tuple<at::Tensor, at::Tensor> momentum_matrix(int64_t rows, int64_t cols, int64_t index) {
+  const int64_t m = std::min(rows, cols), n = std::max(rows, cols);
+  const auto family = benchmarks::Family::HeavyTail;
+  const auto [matrix, polar] =
+      benchmarks::sample(family, m, n, index % benchmarks::samples_of(family, m));
+  const auto turned = [&](const at::Tensor& x) { return (rows > cols ? x.t() : x).contiguous(); };
+  return {turned(matrix).to(at::kFloat), turned(polar)};
+}
+
+/// B, what is left of a matrix behind Root's outlier split.
+at::Tensor without_outliers(const at::Tensor& matrix) {
+  return SoftThreshold()(matrix.unsqueeze(0)).squeeze(0);
+}
+
+at::Tensor exact_polar(const at::Tensor& matrix) { return root_optim::exact_polar(matrix); }
+
+// ---- Memory ----------------------------------------------------------------------------------------
+
+/// LibTorch's CPU allocator with a count of the bytes that are allocated and the most there were.
+/// Sees tensors, of whichever optimizer; not what kernels and MKL allocate for themselves.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
+
+  c10::DataPtr allocate(size_t bytes) override {
+    const auto count = static_cast<int64_t>(bytes);
+    auto* block = new Block{this, inner_->allocate(bytes), count};
+    const int64_t now = held_ += count;
+    int64_t peak = peak_;
+    while (peak < now && !peak_.compare_exchange_weak(peak, now)) {
+    }
+    return {block->memory.get(), block, &release, block->memory.device()};
+  }
+  void copy_data(void* target, const void* source, size_t bytes) const override {
+    default_copy_data(target, source, bytes);
+  }
+
+  int64_t held() const { return held_; }
+  int64_t peak() const { return peak_; }
+  void reset_peak() { peak_ = held_.load(); }
+  c10::Allocator* inner() const { return inner_; }
+
+ private:
+  struct Block {
+    CountingAllocator* owner;
+    c10::DataPtr memory;
+    int64_t bytes;
+  };
+  static void release(void* context) {
+    const std::unique_ptr<Block> block(static_cast<Block*>(context));
+    block->owner->held_ -= block->bytes;
+  }
+
+  c10::Allocator* inner_;
+  std::atomic<int64_t> held_{0}, peak_{0};
+};
+
+/// Never destroyed: tensors that it allocated may outlive everything.
+CountingAllocator& counting_allocator() {
+  static auto* allocator = new CountingAllocator(c10::GetCPUAllocator());
+  return *allocator;
+}
+
+/// From now on tensors are counted, or not. A counted one stays so until it is freed.
+void count_memory(bool on) {
+  CountingAllocator& counting = counting_allocator();
+  c10::SetCPUAllocator(on ? &counting : counting.inner());
+}
+int64_t held_bytes() { return counting_allocator().held(); }
+int64_t peak_bytes() { return counting_allocator().peak(); }
+void reset_peak() { counting_allocator().reset_peak(); }
+
+// ---- Operators -------------------------------------------------------------------------------------
+
+/// The operators called since `record_operators(true)`, without those that operators call and
+/// without what is here to measure: functions of this file, the mark of a Python optimizer's step.
+std::vector<std::string> recorded;
+int64_t depth = 0;
+at::CallbackHandle recorder = at::INVALID_CALLBACK_HANDLE;
+
+void record_operators(bool on) {
+  if (recorder != at::INVALID_CALLBACK_HANDLE) at::removeCallback(recorder);
+  recorder = at::INVALID_CALLBACK_HANDLE;
+  if (!on) return;
+  recorded.clear();
+  depth = 0;
+  recorder = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(
+          [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
+            const std::string name = function.name();
+            const bool measures =
+                name.rfind("profiler::", 0) == 0 || name.rfind("root_optim_benchmarks::", 0) == 0;
+            if (depth++ == 0 && !measures) recorded.push_back(name);
+            return nullptr;
+          },
+          [](const at::RecordFunction&, at::ObserverContext*) { --depth; })
+          .scopes({at::RecordScope::FUNCTION}));
+}
+std::vector<std::string> recorded_operators() { return recorded; }
+
+}  // namespace
+
+TORCH_LIBRARY(root_optim_benchmarks, m) {
+  m.class_<Optimizer>("Optimizer")
+      .def(torch::init<Tensors, Tensors, std::string, int64_t, std::string>())
+      .def("step", &Optimizer::step)
+      .def("orthogonalize", &Optimizer::orthogonalize)
+      .def("state_bytes", &Optimizer::state_bytes);
+  m.def("momentum_matrix", &momentum_matrix);
+  m.def("without_outliers", &without_outliers);
+  m.def("exact_polar", &exact_polar);
+  m.def("count_memory", &count_memory);
+  m.def("held_bytes", &held_bytes);
+  m.def("peak_bytes", &peak_bytes);
+  m.def("reset_peak", &reset_peak);
+  m.def("record_operators", &record_operators);
+  m.def("recorded_operators", &recorded_operators);
+}
