@@ -5,18 +5,23 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() {
   cat << END
-Usage: scripts/bench.sh precision [--quick]
+Usage: scripts/bench.sh BENCHMARK [--quick] [OPTION of the benchmark...]
 
-Sets up what is missing, builds the benchmark and runs it.
+Sets up what is missing, builds the benchmark and runs it: a table, and build/bench/BENCHMARK.csv.
 
   precision   how near each orthogonalization comes to the exact polar factor, and at what cost, on
-              matrices with Gaussian, captured and low-rank spectra: a table,
-              build/bench/precision.csv and build/bench/precision.png
+              matrices with Gaussian, captured and low-rank spectra; also build/bench/precision.png
+  speed       a step of root_optim against torch.optim's Muon and AdamW, in one process
+  scaling     the time of an orthogonalization from 256 to 4096 rows, and its share of the rate at
+              which the machine multiplies matrices
+  memory      what a step allocates, and what optimizers keep
+  compile     what the headers cost a compiler
 
-  --quick     only shapes up to 1024: under a minute
+  --quick     less of it: on two idle cores a minute or two; all of it takes up to 20
   --jobs N    compile with N processes (default: one per core, fewer with little memory)
 
-Needs what scripts/demo.sh needs.
+Needs what scripts/demo.sh needs; speed and memory also a LibTorch >= 2.9 that Python can import, as
+the wheel in .deps/ is.
 END
 }
 
@@ -26,30 +31,61 @@ while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
-    --quick) arguments+=(--quick) ;;
-    precision) benchmark=$1 ;;
-    *) die "unknown benchmark or option $1; see --help" ;;
+    precision | speed | scaling | memory | compile)
+      if [ -z "$benchmark" ]; then benchmark=$1; else arguments+=("$1"); fi
+      ;;
+    *) arguments+=("$1") ;;
   esac
   shift
 done
 [ -n "$benchmark" ] || die "expected a benchmark; see --help"
 results=$project/build/bench
+release=$project/build/release
+sources=$project/benchmarks
+arguments=(--out "$results/$benchmark.csv" ${arguments[@]+"${arguments[@]}"})
 
 phase "Set-up"
 set_up_build CLI11
-set_up_plotting
+case $benchmark in
+  precision)
+    set_up_plotting
+    targets=(benchmark_precision)
+    command=("$release/benchmarks/precision")
+    ;;
+  scaling)
+    targets=(benchmark_scaling)
+    command=("$release/benchmarks/scaling")
+    ;;
+  speed)
+    set_up_python_torch
+    targets=(benchmark_module example_language_model)
+    command=("$torch_python" "$sources/speed.py" --module "$release/benchmarks/module.so"
+             --language-model "$release/examples/language_model" --text-dir "$project/include")
+    ;;
+  memory)
+    set_up_python_torch
+    targets=(benchmark_module)
+    command=("$torch_python" "$sources/memory.py" --module "$release/benchmarks/module.so")
+    ;;
+  compile)
+    targets=()
+    command=(python3 "$sources/compile_time.py" --commands "$release/compile_commands.json")
+    ;;
+esac
+
 phase "Building"
 configure release
-cmake --build "$project/build/release" --parallel "$jobs" --target "benchmark_$benchmark" ||
-  die "the build failed"
+((${#targets[@]} == 0)) ||
+  cmake --build "$release" --parallel "$jobs" --target "${targets[@]}" || die "the build failed"
 phase "Running"
-"$project/build/release/benchmarks/$benchmark" --out "$results/$benchmark.csv" \
-  ${arguments[@]+"${arguments[@]}"}
-phase "Plotting"
-"$plot_python" "$project/benchmarks/plot_$benchmark.py" "$results/$benchmark.csv" \
-  "$results/$benchmark.png"
+mkdir -p "$results"
+"${command[@]}" "${arguments[@]}"
+if [ "$benchmark" = precision ]; then
+  phase "Plotting"
+  "$plot_python" "$sources/plot_precision.py" "$results/precision.csv" "$results/precision.png"
+fi
 end_phase
 
 say "What took the time"
 print_phases
-printf '\n%s\n%s\n' "$results/$benchmark.csv" "$results/$benchmark.png"
+printf '\n%s\n' "$results/$benchmark".*

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Copyright (c) root_optim contributors
 #
-# Set-up that demo.sh and test.sh share; sourced, not run. Installs what is missing: compilers and
+# Set-up that the other scripts share; sourced, not run. Installs what is missing: compilers and
 # libraries with the distribution's package manager (Debian, Ubuntu), LibTorch and Python packages
 # into .deps/ of this project. What is there already is used as it is.
 # shellcheck shell=bash
@@ -190,6 +190,30 @@ install_torch() {
   - unpack a LibTorch archive and set CMAKE_PREFIX_PATH to its folder
   - set ROOT_OPTIM_TORCH_ROOT to an installed torch package (a CUDA wheel, for example)
   - Debian: apt-get install libtorch-dev"
+}
+
+# set_up_python_torch: sets `torch_python` to a Python whose torch is the LibTorch that set_up_build
+# found: two in one process would not get along.
+set_up_python_torch() {
+  local environment=${torch_prefix%/lib/python3*} candidate
+  [ -f "$torch_prefix/__init__.py" ] ||
+    die "the LibTorch in $torch_prefix is without Python. This needs one that Python can import too:
+name an installed torch package in CMAKE_PREFIX_PATH (its folder is printed by
+  python3 -c 'import torch; print(torch.utils.cmake_prefix_path)')"
+  local same='import os, sys, torch; sys.exit(not os.path.samefile(os.path.dirname(torch.__file__), sys.argv[1]))'
+  for candidate in "$environment/bin/python" "$python_environment/bin/python" python3; do
+    torch_python=$(command -v "$candidate") || continue
+    ! "$torch_python" -c "$same" "$torch_prefix" 2> /dev/null || return 0
+  done
+  [ "$environment" = "$python_environment" ] ||
+    die "no Python found that imports the torch in $torch_prefix; put the one it was installed for
+first on the PATH and run this again."
+  say "Installing what torch's Python side needs into .deps/"
+  torch_python=$python_environment/bin/python
+  "$python_environment/bin/pip" install --disable-pip-version-check \
+    filelock fsspec jinja2 networkx numpy sympy typing_extensions ||
+    die "they could not be installed; pip's output is above"
+  "$torch_python" -c "$same" "$torch_prefix" || die "torch cannot be imported all the same; see above"
 }
 
 set_up_plotting() {  # sets `plot_python`
