@@ -71,8 +71,8 @@ def run(command):
 
 
 def preprocessed_lines(command, source):
-    text = subprocess.run([*command, "-E", "-P", source], check=True, capture_output=True, text=True).stdout
-    return sum(1 for line in text.splitlines() if line.strip())
+    run = subprocess.run([*command, "-E", "-P", source], check=True, capture_output=True, text=True)
+    return sum(1 for line in run.stdout.splitlines() if line.strip())
 
 
 def main():
@@ -91,7 +91,8 @@ def main():
             with open(files[name], "w") as file:
                 file.write(text)
         lines = {name: preprocessed_lines(command, path) for name, path in files.items()}
-        # The least of several: other load on the machine can only add. In turns, so that it adds to all.
+        # The least of several: other load on the machine can only add. In turns, so that it adds
+        # to all.
         seconds = {name: float("inf") for name in files}
         memory = dict(seconds)
         rounds = 1 if args.quick else 5
@@ -101,15 +102,17 @@ def main():
                 seconds[name], memory[name] = min(seconds[name], time), min(memory[name], peak)
             print(f"round {round_ + 1} of {rounds}", flush=True)
 
-    print(f"\n{shlex.join(command)}\n\n{'source':<42}{'CPU s':>8}{'':>9}{'peak MB':>9}{'':>9}{'lines':>9}")
+    print(f"\n{shlex.join(command)}\n")
+    print(f"{'source':<42}{'CPU s':>8}{'':>9}{'peak MB':>9}{'':>9}{'lines':>9}")
     with open(args.out, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "cpu_seconds", "ratio_to_torch", "peak_bytes", "preprocessed_lines"])
         for name in SOURCES:
             ratio = seconds[name] / seconds[REFERENCE]
+            more_memory = 100 * (memory[name] / memory[REFERENCE] - 1)
             writer.writerow([name, f"{seconds[name]:.4g}", f"{ratio:.4g}", memory[name], lines[name]])
-            print(f"{name:<42}{seconds[name]:>8.2f}{100 * (ratio - 1):>+8.1f}%{memory[name] / 1e6:>9.0f}"
-                  f"{100 * (memory[name] / memory[REFERENCE] - 1):>+8.1f}%{lines[name]:>9}")
+            print(f"{name:<42}{seconds[name]:>8.2f}{100 * (ratio - 1):>+8.1f}%"
+                  f"{memory[name] / 1e6:>9.0f}{more_memory:>+8.1f}%{lines[name]:>9}")
     print(f"\n{rounds} rounds, the least of each\n{args.out}")
 
 

@@ -11,8 +11,8 @@ import torch
 
 from optimizers import Ours, Problem, TorchAdamW, TorchMuon, as_matrix, load_module, parameter_sets
 
-COLUMNS = ["param_set", "parameters", "method", "peak_extra_bytes", "bound_bytes", "state_bytes", "kept_bytes",
-           "parameter_bytes"]
+COLUMNS = ["param_set", "parameters", "method", "peak_extra_bytes", "bound_bytes", "state_bytes",
+           "kept_bytes", "parameter_bytes"]
 
 
 def bound(shapes):
@@ -63,17 +63,19 @@ def main():
     with open(args.out, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        print(f"LibTorch {torch.__version__}, {torch.get_num_threads()} threads; MB\n\n{'parameters':<17}"
-              f"{'method':<16}{'peak extra':>11}{'bound':>9}{'÷ bound':>9}{'state':>9}{'kept':>9}{'parameters':>12}")
+        print(f"LibTorch {torch.__version__}, {torch.get_num_threads()} threads; MB\n")
+        print(f"{'parameters':<17}{'method':<16}{'peak extra':>11}{'bound':>9}{'÷ bound':>9}"
+              f"{'state':>9}{'kept':>9}{'parameters':>12}")
         for name, (matrices, others) in sets.items():
             problem = Problem(bench, matrices, others)
+            count, limit = len(matrices) + len(others), bound(matrices)
             total = sum(g.nbytes for g in problem.matrices + problem.others)
             for method, make in methods.items():
                 peak, state, kept = measure(bench, problem, make)
-                limit = bound(matrices)
-                writer.writerow([name, len(matrices) + len(others), method, peak, limit, state, kept, total])
-                print(f"{name:<17}{method:<16}{peak / 1e6:>11.2f}{limit / 1e6:>9.2f}{peak / limit:>9.2f}"
-                      f"{state / 1e6:>9.2f}{kept / 1e6:>9.2f}{total / 1e6:>12.2f}", flush=True)
+                writer.writerow([name, count, method, peak, limit, state, kept, total])
+                print(f"{name:<17}{method:<16}{peak / 1e6:>11.2f}{limit / 1e6:>9.2f}"
+                      f"{peak / limit:>9.2f}{state / 1e6:>9.2f}{kept / 1e6:>9.2f}{total / 1e6:>12.2f}",
+                      flush=True)
     print(f"\n{args.out}")
 
 

@@ -12,7 +12,8 @@ import torch
 try:
     import torch.optim._muon as torch_muon
 except ImportError:
-    raise SystemExit(f"torch.optim.Muon is needed, which LibTorch has from 2.9 on; this is {torch.__version__}")
+    raise SystemExit("torch.optim.Muon is needed, which LibTorch has from 2.9 on; "
+                     f"this is {torch.__version__}")
 
 
 def load_module(path):
@@ -122,9 +123,12 @@ class TorchMuon:
         self.iteration = (torch_muon._zeropower_via_newtonschulz if dtype == "bfloat16"
                           else float32_newton_schulz())
         self.muon = torch.optim.Muon(matrices)
-        for p in matrices:  # as after the first step, so that the first is like all others
+        # State as after a step, so that the first is like all others.
+        for p in matrices:
             self.muon.state[p]["momentum_buffer"] = torch.zeros_like(p)
         self.adamw = torch.optim.AdamW(others, fused=True) if others else None
+        if self.adamw:
+            self.adamw.step()
 
     @contextmanager
     def ready(self):
@@ -142,13 +146,15 @@ class TorchMuon:
             self.adamw.step()
 
     def orthogonalize(self, matrix):
-        return self.iteration(matrix.clone(), (torch_muon.DEFAULT_A, torch_muon.DEFAULT_B, torch_muon.DEFAULT_C),
-                              torch_muon.DEFAULT_NS_STEPS, torch_muon.EPS)
+        # A clone: without the cast, the iteration would write its input.
+        group = self.muon.param_groups[0]
+        return self.iteration(matrix.clone(), group["ns_coefficients"], group["ns_steps"], group["eps"])
 
     def first_direction(self):
         """What the first step orthogonalized to: parameters start at zero, so they show it."""
         group = self.muon.param_groups[0]
-        return [p / -torch_muon._adjust_lr(group["lr"], group["adjust_lr_fn"], p.shape) for p in group["params"]]
+        return [p / -torch_muon._adjust_lr(group["lr"], group["adjust_lr_fn"], p.shape)
+                for p in group["params"]]
 
     def state_bytes(self):
         return tensor_bytes(self.muon) + (tensor_bytes(self.adamw) if self.adamw else 0)
@@ -175,7 +181,8 @@ class Ours:
 
     def __init__(self, problem, method, steps=0, dtype=""):
         matrices, others = problem.parameters()
-        self.optimizer = torch.classes.root_optim_benchmarks.Optimizer(matrices, others, method, steps, dtype)
+        self.optimizer = torch.classes.root_optim_benchmarks.Optimizer(
+            matrices, others, method, steps, dtype)
         self.step = self.optimizer.step
         self.orthogonalize = self.optimizer.orthogonalize
         self.state_bytes = self.optimizer.state_bytes

@@ -115,7 +115,8 @@ def measure(bench, name, shapes, rates, args):
     else:
         bf16 = enter("torch_muon_bf16", "bfloat16", lambda: TorchMuon(problem, "bfloat16"), slow=slow)
         if slow:
-            bf16.error = statistics.mean(map(relative_error, bf16.optimizer.first_direction(), problem.polar))
+            bf16.error = statistics.mean(
+                map(relative_error, bf16.optimizer.first_direction(), problem.polar))
             best = f32
         else:
             bf16.error = mean_error(bf16.optimizer, problem.matrices, problem.polar)
@@ -156,8 +157,9 @@ def measure(bench, name, shapes, rates, args):
     contenders = [by_name[n] for n in ("torch_muon_f32", "torch_muon_bf16") if n in by_name]
     best = min(contenders, key=Entry.ms)
     report(name, entries, by_name, best, args)
-    return [[name, e.name, e.dtype, torch.get_num_threads(), f"{e.ms():.6g}", f"{best.ms() / e.ms():.4g}",
-             "" if e.error is None else f"{e.error:.5g}", e.peak, e.operators]
+    return [[name, e.name, e.dtype, torch.get_num_threads(), f"{e.ms():.6g}",
+             f"{best.ms() / e.ms():.4g}", "" if e.error is None else f"{e.error:.5g}",
+             e.peak, e.operators]
             for e in entries if e.name != "root_fast, unsplit"]
 
 
@@ -165,16 +167,17 @@ def report(name, entries, by_name, best, args):
     def text(value, form):
         return "-" if value is None else format(value, form)
 
-    print(f"{name}\n  {'method':<19}{'dtype':<9}{'ms/step':>10}{'ratio':>8}{'error':>9}{'on split':>10}"
-          f"{'extra MB':>10}{'operators':>11}{'rounds':>8}{'spread':>8}")
+    print(f"{name}\n  {'method':<19}{'dtype':<9}{'ms/step':>10}{'ratio':>8}{'error':>9}"
+          f"{'on split':>10}{'extra MB':>10}{'operators':>11}{'rounds':>8}{'spread':>8}")
     for e in entries:
         # half the interquartile range over the median
         q = statistics.quantiles(e.times, n=4) if len(e.times) > 1 else None
         spread = "-" if q is None else f"{50 * (q[2] - q[0]) / statistics.median(e.times):.0f} %"
-        print(f"  {e.name:<19}{e.dtype:<9}{e.ms():>10.3f}{best.ms() / e.ms():>8.2f}{text(e.error, '.4f'):>9}"
-              f"{text(e.split_error, '.4f'):>10}{e.peak / 1e6:>10.2f}{e.operators:>11}{len(e.times):>8}{spread:>8}")
-    f32 = by_name["torch_muon_f32"]
-    print(f"  baseline: {best.name}; root against torch_muon_f32: {f32.ms() / by_name['root'].ms():.2f}")
+        print(f"  {e.name:<19}{e.dtype:<9}{e.ms():>10.3f}{best.ms() / e.ms():>8.2f}"
+              f"{text(e.error, '.4f'):>9}{text(e.split_error, '.4f'):>10}{e.peak / 1e6:>10.2f}"
+              f"{e.operators:>11}{len(e.times):>8}{spread:>8}")
+    against_f32 = by_name["torch_muon_f32"].ms() / by_name["root"].ms()
+    print(f"  baseline: {best.name}; root against torch_muon_f32: {against_f32:.2f}")
     if "root_fast" in by_name:
         fast = by_name["root_fast"].ms()
         # Round by round, which other load on the machine disturbs less than a difference of medians.
@@ -182,7 +185,8 @@ def report(name, entries, by_name, best, args):
                   in zip(by_name["root_fast"].times, by_name["root_fast, unsplit"].times)]
         print(f"  outlier split: {100 * statistics.median(shares):.1f} % of root_fast's step")
         if "torch_muon_bf16" in by_name:
-            print(f"  root_fast against torch.optim.Muon as shipped: {by_name['torch_muon_bf16'].ms() / fast:.2f}")
+            shipped = by_name["torch_muon_bf16"].ms()
+            print(f"  root_fast against torch.optim.Muon as shipped: {shipped / fast:.2f}")
     print(flush=True)
 
 
@@ -198,10 +202,9 @@ def share_in_training(args):
             rows = list(csv.DictReader(file))
     for name in ("root", "adamw"):
         mine = [r for r in rows if r["optimizer"] == name]
-        whole, inside = (float(mine[-1][c]) for c in ("seconds", "optimizer_seconds"))
-        print(f"language model of the demo, {len(mine)} steps: {name}'s step "
-              f"{1e3 * inside / len(mine):.2f} ms, forward and backward {1e3 * (whole - inside) / len(mine):.2f} ms, "
-              f"ratio {inside / (whole - inside):.3f}")
+        whole, inside = (1e3 * float(mine[-1][c]) / len(mine) for c in ("seconds", "optimizer_seconds"))
+        print(f"language model of the demo, {len(mine)} steps: {name}'s step {inside:.2f} ms, "
+              f"forward and backward {whole - inside:.2f} ms, ratio {inside / (whole - inside):.3f}")
 
 
 def main():
@@ -211,11 +214,15 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one layer of GPT-2")
     parser.add_argument("--sets", nargs="+", help="only these parameter sets")
     parser.add_argument("--threads", type=int, help="default: as many as LibTorch chooses")
-    parser.add_argument("--language-model", help="the demo's program, for the share of a step in training")
+    parser.add_argument("--longest-step", type=float, metavar="S",
+                        help="leave Muon in bfloat16 out where a step seems to take more seconds; "
+                             "default: 400, with --quick 5")
+    parser.add_argument("--language-model", help="the demo's program: how a step compares in training")
     parser.add_argument("--text-dir", help="what it learns")
     args = parser.parse_args()
     args.rounds = 3 if args.quick else 9
-    args.longest_step = 5 if args.quick else 400  # seconds that a single step may be expected to take
+    if args.longest_step is None:
+        args.longest_step = 5 if args.quick else 400
     args.training_steps = 40 if args.quick else 200
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -224,9 +231,10 @@ def main():
 
     start = time.perf_counter()
     rates = {dtype: gemm_rate(512, dtype) for dtype in (torch.float32, torch.bfloat16)}
-    print(f"LibTorch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}; "
-          f"512³ products: float32 {rates[torch.float32] / 1e9:.1f}, bfloat16 {rates[torch.bfloat16] / 1e9:.2f} GFLOP/s; "
-          f"load {os.getloadavg()[0]:.1f}\n", flush=True)
+    print(f"LibTorch {torch.__version__}, {torch.get_num_threads()} threads, "
+          f"{torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.1f}; 512³ products: "
+          f"float32 {rates[torch.float32] / 1e9:.1f}, bfloat16 {rates[torch.bfloat16] / 1e9:.2f} GFLOP/s\n",
+          flush=True)
     with open(args.out, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
