@@ -71,8 +71,8 @@ class CoefficientTable {
   }
 
   /// Adds an entry, or replaces the one of its shape and precision.
-  /// @throws c10::Error unless rows, cols >= 1, origin is one word, and the schedule passes
-  /// validation for the precision; nothing is changed then.
+  /// @throws c10::Error unless rows, cols >= 1, origin is one word, and the schedule has at most 64
+  /// steps and passes validation for the precision; nothing is changed then.
   void set(TableEntry entry) {
     TORCH_CHECK(entry.rows >= 1 && entry.cols >= 1,
                 "root_optim::CoefficientTable::set: expected rows, cols >= 1, got ", entry.rows,
@@ -80,6 +80,9 @@ class CoefficientTable {
     TORCH_CHECK(is_word(entry.origin),
                 "root_optim::CoefficientTable::set: expected origin to be one word, got '",
                 entry.origin, "'");
+    TORCH_CHECK(entry.schedule.size() <= max_steps,
+                "root_optim::CoefficientTable::set: expected at most ", max_steps, " steps, got ",
+                entry.schedule.size());
     const std::string problem = problem_of(entry.spectrum);
     TORCH_CHECK(problem.empty(), "root_optim::CoefficientTable::set: expected ", problem);
     const Key key = key_of(entry.rows, entry.cols, entry.precision);
@@ -167,6 +170,7 @@ class CoefficientTable {
 
  private:
   static constexpr int format_version = 1;
+  static constexpr size_t max_steps = 64;
 
   struct Key {
     int64_t rows, cols;
@@ -228,7 +232,7 @@ class CoefficientTable {
   }
 
   static bool is_word(const std::string& text) {
-    return !text.empty() && text.find_first_of(" \t\r\n#") == std::string::npos;
+    return !text.empty() && text.find_first_of(" \t\n\v\f\r#") == std::string::npos;
   }
 
   /// Lines of the text, split into fields, with their number for messages.
@@ -253,6 +257,7 @@ class CoefficientTable {
         ++line;
         text.resize(std::min(text.size(), text.find('#')));
         std::istringstream words(text);
+        words.imbue(std::locale::classic());
         fields.assign(std::istream_iterator<std::string>(words), {});
         if (!fields.empty()) return true;
       }
@@ -315,7 +320,7 @@ class CoefficientTable {
         const char* what = "three finite numbers";
         entry.schedule.push_back(
             {number<double>(0, what), number<double>(1, what), number<double>(2, what)});
-        expect(entry.schedule.size() <= 64, "at most 64 steps");
+        expect(entry.schedule.size() <= max_steps, "at most 64 steps");
         expect(next(), "a triple 'a b c' or 'end'");
       }
 

@@ -77,7 +77,10 @@ TEST_CASE("CoefficientTable: refuses unsafe entries and keeps what it has",
     change(entry);
     CHECK_THROWS_WITH(table.set(entry), contains(reason));
   };
-  refused([](auto& e) { e.origin = "two words"; }, "one word");
+  for (const char* origin : {"", "two words", "a\vb", "a\fb", "a#b", "a\n"}) {
+    refused([&](auto& e) { e.origin = origin; }, "one word");
+  }
+  refused([](auto& e) { e.schedule.resize(65, {0.9, 0, 0}); }, "at most 64 steps, got 65");
   refused([](auto& e) { e.spectrum = {{0.5}, {}}; }, "a weight for every sigma");
   refused([](auto& e) { e.spectrum = {{0.5}, {0.5}}; }, "sum to one");
   refused([](auto& e) { e.spectrum = {{-0.5}, {1}}; }, "sigma in [0, 1]");
