@@ -83,10 +83,11 @@ probe() {
 }
 found() { sed -n "s/^$1=//p" "$deps/probe/found.txt"; }
 
-# set_up_build PACKAGE...: tools, fmt, LibTorch, and of CLI11 and Catch2 what is named.
+# set_up_build PACKAGE...: tools, fmt, LibTorch, and of CLI11, Catch2 and rapidcheck what is named.
 # Afterwards: torch_version, torch_prefix, configure_options.
 set_up_build() {
-  local -A package_of=([fmt]=libfmt-dev [CLI11]=libcli11-dev [Catch2]=catch2)
+  local -A package_of=([fmt]=libfmt-dev [CLI11]=libcli11-dev [Catch2]=catch2
+                       [rapidcheck]=librapidcheck-dev)
   local libraries=(fmt "$@") packages=() library
   mkdir -p "$deps"
 

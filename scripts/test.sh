@@ -15,8 +15,8 @@ Labels: ${all_labels[*]}
   --jobs N   compile and test with N processes (default: one per core, fewer with little memory)
   --help     this text
 
-Needs, and on Debian and Ubuntu installs: g++, cmake, ninja-build, libfmt-dev, libcli11-dev, catch2.
-ccache is used if it is there.
+Needs, and on Debian and Ubuntu installs: g++, cmake, ninja-build, libfmt-dev, libcli11-dev, catch2,
+librapidcheck-dev. ccache is used if it is there.
 LibTorch: the one named by CMAKE_PREFIX_PATH, Torch_DIR or ROOT_OPTIM_TORCH_ROOT (a CUDA wheel on a
 machine without the CUDA toolkit), else the system's, else the one in .deps/, else the CPU wheel
 $torch_wheel_version is installed there.
@@ -51,7 +51,7 @@ for label in ${labels[@]+"${labels[@]}"}; do
 done
 
 phase "Set-up"
-set_up_build CLI11 Catch2
+set_up_build CLI11 Catch2 rapidcheck
 
 phase "Configuring"
 configure dev

@@ -138,6 +138,19 @@ inline Tolerance tolerance(Quantity quantity, at::ScalarType dtype) {
   throw std::logic_error("tests/support/tolerances.hpp has no row for this quantity and dtype");
 }
 
+/// How far orthogonalize may be from exact arithmetic on any matrix, in ||error||_F / sqrt(min(m, n)).
+///
+/// A rounding error of size u, made when the largest singular value is about 1, grows by no more than
+/// the slope of the composed polynomials; in Gram space an error of the Gram matrix by the square of
+/// the slope of its run. The factors stand for the length of the sums: over 20,000 generated batches
+/// of matrices up to 48 x 48 (tests/property/test_generated_matrices.cpp) 7.2 was met; slack 2.
+/// @param u unit roundoff of the compute dtype; slope: the product of the a's; steepest_run: the
+/// largest product of the a's of one run, 0 for the direct form.
+inline double direction_bound(double u, double slope, double steepest_run) {
+  constexpr double direct = 16, gram = 16;
+  return u * (direct * slope + gram * steepest_run * steepest_run);
+}
+
 /// Matches a tensor of the expected shape whose entries are all within bound * scale of the
 /// expected ones. Compares in float64 on the CPU; NaN matches nothing.
 class CloseTo : public MatcherBase<at::Tensor> {
