@@ -83,9 +83,9 @@ probe() {
 }
 found() { sed -n "s/^$1=//p" "$deps/probe/found.txt"; }
 
-# set_up_build PACKAGE...: tools, fmt, LibTorch, and of CLI11, Catch2 and rapidcheck what is named.
-# Afterwards: torch_version, torch_prefix, configure_options.
-set_up_build() {
+# set_up_tools PACKAGE...: compiler, CMake, Ninja, fmt, and of CLI11, Catch2 and rapidcheck what is named.
+# Afterwards: cmake_version, jobs.
+set_up_tools() {
   local -A package_of=([fmt]=libfmt-dev [CLI11]=libcli11-dev [Catch2]=catch2
                        [rapidcheck]=librapidcheck-dev)
   local libraries=(fmt "$@") packages=() library
@@ -99,7 +99,6 @@ set_up_build() {
     packages+=(python3-venv)
     install_packages "${packages[@]}"
   fi
-  local cmake_version
   cmake_version=$(cmake --version | sed -n '1s/.* \([0-9.]*\).*/\1/p')
   version_at_least "$cmake_version" 3.25 ||
     die "CMake 3.25 or newer is needed, found $cmake_version. Install a newer one, for example with
@@ -115,6 +114,23 @@ set_up_build() {
     install_packages "${packages[@]}"
     probe
   fi
+
+  if command -v ccache > /dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+    export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros}
+  fi
+  # A translation unit with LibTorch takes up to 2 GB.
+  local memory_gb
+  memory_gb=$(awk '/MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo 2> /dev/null || echo 4)
+  jobs=${jobs:-$(nproc)}
+  ((jobs * 2 <= memory_gb + 1)) || jobs=$(((memory_gb + 1) / 2))
+  ((jobs > 0)) || jobs=1
+}
+
+# set_up_build PACKAGE...: what set_up_tools does, and LibTorch.
+# Afterwards: torch_version, torch_prefix, configure_options.
+set_up_build() {
+  set_up_tools "$@"
 
   # LibTorch: one that is there, else the one that an earlier run installed, else the wheel.
   if [ -n "$(found torch_problem)" ]; then
@@ -132,17 +148,6 @@ set_up_build() {
   torch_prefix=$(found torch_prefix)
   configure_options=("-DTorch_DIR=$(found torch_dir)"
                      "-DROOT_OPTIM_TORCH_ROOT=${ROOT_OPTIM_TORCH_ROOT:-}")
-
-  if command -v ccache > /dev/null; then
-    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
-    export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros}
-  fi
-  # A translation unit with LibTorch takes up to 2 GB.
-  local memory_gb
-  memory_gb=$(awk '/MemAvailable/ { print int($2 / 1048576) }' /proc/meminfo 2> /dev/null || echo 4)
-  jobs=${jobs:-$(nproc)}
-  ((jobs * 2 <= memory_gb + 1)) || jobs=$(((memory_gb + 1) / 2))
-  ((jobs > 0)) || jobs=1
   printf 'LibTorch %s in %s\n%s, CMake %s, %d jobs%s\n' "$torch_version" "$torch_prefix" \
     "$("${CXX:-c++}" --version | head -n 1)" "$cmake_version" "$jobs" \
     "${CMAKE_CXX_COMPILER_LAUNCHER:+, ccache}"
@@ -155,6 +160,11 @@ configure() {  # configure PRESET
     fresh=(--fresh)
   fi
   (cd "$project" && cmake --preset "$1" "${fresh[@]}" "${configure_options[@]}")
+}
+
+# report_count REPORT tests|failures|skipped|disabled: a number of CTest's JUnit file.
+report_count() {
+  sed -n "s/^.*<testsuite .*[ \t]*//; /$2=\"/ { s/.*$2=\"\([0-9]*\)\".*/\1/p; q; }" "$1"
 }
 
 # ---- Python: LibTorch's wheel, packages for the plot -------------------------------------------------

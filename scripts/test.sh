@@ -90,10 +90,9 @@ printf '\nSlowest tests:\n'
 sed -n 's/.*<testcase name="\([^"]*\)".* time="\([0-9.]*\)".*/\2 \1/p' "$report" |
   sort -rn | head -n 5 | awk '{ t = $1; $1 = ""; printf "%6.1f s %s\n", t, $0 }'
 
-count() { sed -n "s/^.*<testsuite .*[ \t]*//; /$1=\"/ { s/.*$1=\"\([0-9]*\)\".*/\1/p; q; }" "$report"; }
-total=$(count tests)
-failed=$(count failures)
-skipped=$(($(count skipped) + $(count disabled)))
+total=$(report_count "$report" tests)
+failed=$(report_count "$report" failures)
+skipped=$(($(report_count "$report" skipped) + $(report_count "$report" disabled)))
 printf '\n%d passed, %d failed' $((total - failed - skipped)) "$failed"
 ((skipped == 0)) || printf ', %d skipped' "$skipped"
 printf '\n'
