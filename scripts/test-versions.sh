@@ -35,13 +35,14 @@ and prints the support matrix. Without a version: all of them.
 The matrix is written into docs/support.md and README.md, between their markers; a version without a
 result here keeps the line that it has there.
 
-Everything of a version is in build/versions/VERSION: libtorch/ (0.5 to 1 GB, downloaded once), build/,
-log.txt, report.xml and result.txt. A version whose result is of this tree, this compiler and these
-labels is not run again; delete the folder to start from nothing.
+Everything of a version is in build/versions/VERSION: libtorch/ (about 0.5 GB, downloaded once), build/,
+log.txt, report.xml and result.txt. A version that has run on this tree with this compiler is not run
+again; delete the folder to start from nothing.
 
 LibTorch is a CPU wheel where pip's index offers one, else the CPU part of the CUDA wheel; 1.13.1 is
 that of Debian 12, unpacked without being installed. A version that cannot be had here is reported as
-not run. Labels: those of scripts/test.sh, and "installed", a project that uses the installed package.
+not run. Labels: those of scripts/test.sh; "installed", a project that uses the installed package;
+"fixtures", which tests nothing and writes checkpoints to keep into tests/fixtures/checkpoints.
 END
 }
 
@@ -71,6 +72,8 @@ while (($#)); do
 done
 ((${#selected[@]})) || mapfile -t selected < <(known_versions)
 
+suffix=  # of the names of results: those of other labels are kept apart
+[ "$labels" = "$default_labels" ] || suffix=-${labels// /-}
 targets=()
 label_pattern=
 for label in $labels; do
@@ -85,6 +88,7 @@ for label in $labels; do
       ;;
     consumers) label_pattern+=${label_pattern:+|}$label ;;
     installed) ;;
+    fixtures) targets+=(write_checkpoint_fixtures) ;;
     *) die "unknown label $label; see --help" ;;
   esac
 done
@@ -105,11 +109,13 @@ commit_name() {  # the commit, with "+" if what is built differs from it
   [ -z "$(git -C "$project" status --porcelain -- "${built_files[@]}")" ] || commit+=+
   printf '%s\n' "$commit"
 }
-result() { sed -n "s/^$2=//p" "$versions/$1/result.txt" 2> /dev/null || true; }
+result() {  # result VERSION KEY [SUFFIX]
+  sed -n "s/^$2=//p" "$versions/$1/result${3-}.txt" 2> /dev/null || true
+}
 
 matrix_row() {  # matrix_row VERSION: from its result, else from the document, else "not run"
   local row
-  if [ -f "$versions/$1/result.txt" ] && [ "$(result "$1" labels)" = "$default_labels" ]; then
+  if [ -f "$versions/$1/result.txt" ]; then
     printf '| %s | %s | %s | %s | %s | %s | %s, %s |\n' "$1" "$(result "$1" source)" \
       "$(result "$1" compiler)" "$(result "$1" standard)" "$(result "$1" outcome)" \
       "$(result "$1" left_out)" "$(result "$1" date)" "$(result "$1" commit)"
@@ -223,8 +229,9 @@ run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
   local version=$1 from=$2 compiler_name=$3
   shift 4
   local folder=$versions/$version
-  local torch=$folder/libtorch build=$folder/build report=$folder/report.xml options=() cxx
-  left_out= source=
+  local torch=$folder/libtorch build=$folder/build report=$folder/report$suffix.xml options=() cxx
+  left_out=''
+  source=''
   cxx=$(compiler_named "$compiler_name") && [ -n "$cxx" ] ||
     { outcome="not run: no $compiler_name here"; return; }
 
@@ -241,8 +248,9 @@ run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
     Debian*)
       prefix=$torch/usr
       libraries=$(dirname "$(find "$prefix/lib" -name libtorch_cpu.so)")
-      # Two are not where the loader looks: the links to them are made when they are installed.
-      export LD_LIBRARY_PATH=$libraries:$libraries/blas:$libraries/lapack
+      # The last two: links to BLAS and LAPACK are only made when packages are installed.
+      export LD_LIBRARY_PATH=$libraries:$prefix/lib:$torch/lib/${libraries##*/}
+      LD_LIBRARY_PATH+=:$libraries/blas:$libraries/lapack
       options=("-DROOT_OPTIM_TORCH_ROOT=$prefix")
       ;;
     CUDA*) options=("-DROOT_OPTIM_TORCH_ROOT=$prefix" -DROOT_OPTIM_TORCH_CUDA=OFF) ;;
@@ -264,9 +272,13 @@ run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
       { outcome="does not build"; return; }
   fi
 
+  if [[ " $labels " == *" fixtures "* ]]; then
+    "$build/tests/write_checkpoint_fixtures" "$project/tests/fixtures/checkpoints" "$version" ||
+      { outcome="fixtures were not written"; return; }
+  fi
   say "$version: testing"
-  local total=0 failed=0 skipped=0 selection reports=()
-  rm -f "$folder"/report*.xml
+  local total=0 failed=0 skipped=0 reports=()
+  rm -f "$report" "${report%.xml}-installed.xml"
   if [ -n "$label_pattern" ]; then
     ctest --test-dir "$build" --label-regex "^($label_pattern)\$" --parallel "$jobs" \
       --no-tests=error --output-on-failure --test-output-size-passed 100000 --output-junit "$report" || true
@@ -311,31 +323,36 @@ for version in "${selected[@]}"; do
   compiler=$("$(compiler_named "${lane[2]}")" --version | head -n 1)
   definition="${lane[*]} | $compiler"
   folder=$versions/$version
-  if [ -z "$force" ] && [[ "$(result "$version" outcome)" == *passed* ]] &&
-     [ "$(result "$version" definition)" = "$definition" ] &&
-     [ "$(result "$version" tree)" = "$tree" ] && [ "$(result "$version" labels)" = "$labels" ]; then
-    say "$version: has run on this tree: $(result "$version" outcome)"
+  if [ -z "$force" ] && [[ "$(result "$version" outcome "$suffix")" == *passed* ]] &&
+     [ "$(result "$version" definition "$suffix")" = "$definition" ] &&
+     [ "$(result "$version" tree "$suffix")" = "$tree" ]; then
+    say "$version: has run on this tree: $(result "$version" outcome "$suffix")"
   else
-    phase "$version, log in ${folder#"$project"/}/log.txt"
+    phase "$version, log in ${folder#"$project"/}/log$suffix.txt"
     mkdir -p "$folder"
-    rm -f "$folder/result.txt"
+    rm -f "$folder/result$suffix.txt"
     commit=$(commit_name)
+    # What is interrupted has no result, and must not be reported as failing.
+    trap 'rm -f "$folder/result$suffix.txt"; die "interrupted"' INT TERM HUP
     # A lane sets its own environment: a subshell keeps it. What it found out comes back in a file.
     (
-      run_lane "${lane[@]}" 
-      printf '%s\n' "definition=$definition" "tree=$tree" "labels=$labels" "commit=$commit" \
+      run_lane "${lane[@]}"
+      printf '%s\n' "definition=$definition" "tree=$tree" "commit=$commit" \
         "date=$(date +%F)" "source=$source" "compiler=$compiler" "standard=$standard" \
-        "outcome=$outcome" "left_out=$left_out" > "$folder/result.txt"
-    ) > "$folder/log.txt" 2>&1 || true
-    [ -f "$folder/result.txt" ] || die "the lane ended without a result; see $folder/log.txt"
-    printf '%s\n' "$(result "$version" outcome)"
+        "outcome=$outcome" "left_out=$left_out" > "$folder/result$suffix.txt"
+    ) > "$folder/log$suffix.txt" 2>&1 || true
+    trap - INT TERM HUP
+    [ -f "$folder/result$suffix.txt" ] || die "the lane ended without a result; see $folder/log$suffix.txt"
+    printf '%s\n' "$(result "$version" outcome "$suffix")"
   fi
-  [[ "$(result "$version" outcome)" == *" passed, 0 failed"* ]] || all_passed=
+  [[ "$(result "$version" outcome "$suffix")" == *" passed, 0 failed"* ]] || all_passed=
 done
 end_phase
 
-table=$(matrix)
-if [ "$labels" = "$default_labels" ]; then write_matrix "$table"; fi
-say "Support matrix"
-printf '%s\n' "$table"
+if [ -z "$suffix" ]; then
+  table=$(matrix)
+  write_matrix "$table"
+  say "Support matrix"
+  printf '%s\n' "$table"
+fi
 [ -n "$all_passed" ]
