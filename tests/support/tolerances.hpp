@@ -71,6 +71,8 @@ inline constexpr ToleranceRow kTolerances[] = {
      {4 * 0x1p-53, "two roundings, and as many in the reference"}},
     {Quantity::OneRounding, at::kFloat,
      {4 * 0x1p-24, "two roundings, and as many in the reference"}},
+    {Quantity::OneRounding, at::kBFloat16,
+     {1.01 * 0x1p-8, "the one rounding of a float32 result"}},
     {Quantity::Quantile, at::kDouble, {4 * 0x1p-53, "one interpolation: three roundings"}},
     {Quantity::Quantile, at::kFloat, {4 * 0x1p-24, "one interpolation: three roundings"}},
     {Quantity::Momentum, at::kDouble,
