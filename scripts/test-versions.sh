@@ -121,7 +121,8 @@ matrix_row() {  # matrix_row VERSION: from its result, else from the document, e
       "$(result "$1" left_out)" "$(result "$1" date)" "$(result "$1" commit)"
     return
   fi
-  row=$(grep -m 1 "^| $1 |" "${documents[0]}" || true)
+  row=$(sed -n '/support matrix: begin/,/support matrix: end/p' "${documents[0]}" |
+    grep -m 1 "^| $1 |" || true)
   printf '%s\n' "${row:-| $1 | | | | not run | | |}"
 }
 

@@ -6,9 +6,10 @@
 // does. The files are tests/fixtures/checkpoints/formatF/NAME-libtorch-VERSION.pt.
 #include "fixtures/checkpoint_models.hpp"
 
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <set>
+#include <string>
 
 #include "support/tolerances.hpp"
 
@@ -24,10 +25,15 @@ namespace fs = std::filesystem;
 
 /// Format and LibTorch of the files that must be there, three of each.
 struct Writer {
-  const char* format;
+  int64_t format;
   const char* libtorch;
+
+  std::string file(const std::string& name) const {
+    return "format" + std::to_string(format) + "/" + name + "-libtorch-" + libtorch + ".pt";
+  }
 };
-constexpr Writer kWriters[] = {{"format1", "1.13.1"}, {"format1", "2.13.0"}};
+constexpr Writer kWriters[] = {{1, "1.13.1"}, {1, "2.13.0"}, {2, "1.13.1"},
+                               {2, "2.2.2"},  {2, "2.13.0"}, {2, "2.14.1"}};
 
 fs::path folder() { return fs::path(__FILE__).parent_path() / "../fixtures/checkpoints"; }
 
@@ -37,9 +43,20 @@ at::ScalarType state_dtype(const Param& param) {
 
 /// What a parameter's state must be after step `last`, by the recurrences, in float64.
 struct Expected {
-  int64_t step = 0;
+  int64_t step = 0, skipped = 0, non_finite = 0;
   at::Tensor momentum, exp_avg, exp_avg_sq;
 };
+
+/// Whether NonFinite::Skip passes over step `t` of a parameter: for its own gradient, or for that of
+/// another one of the group's that follow AdamW.
+template <class Optimizer>
+bool skips(const Built<Optimizer>& built, size_t g, size_t i, int64_t t) {
+  const auto& group = built.model[g];
+  if (group.options.non_finite() != NonFinite::Skip) return false;
+  if (group.params[i].matrix) return group.params[i].fault_step == t;
+  return std::any_of(group.params.begin(), group.params.end(),
+                     [&](const Param& other) { return !other.matrix && other.fault_step == t; });
+}
 
 template <class Optimizer>
 Expected expected_state(const Built<Optimizer>& built, size_t g, size_t i, int64_t last) {
@@ -55,6 +72,13 @@ Expected expected_state(const Built<Optimizer>& built, size_t g, size_t i, int64
     const at::Tensor gradient = built.gradient(g, i, t);
     if (!gradient.defined()) continue;
     ++expected.step;
+    const bool faulty = t == param.fault_step;
+    if (faulty) ++expected.non_finite;
+    if (skips(built, g, i, t)) {
+      ++expected.skipped;
+      continue;
+    }
+    if (faulty) gradient.flatten()[0] = 0;  // NonFinite::Zero
     if (param.matrix) {
       const double weight = options.momentum_form() == MomentumForm::Ema ? 1 - mu : 1;
       expected.momentum = mu * expected.momentum + weight * gradient;
@@ -68,7 +92,7 @@ Expected expected_state(const Built<Optimizer>& built, size_t g, size_t i, int64
 
 /// All states, bit by bit: the sums have few enough bits for that.
 template <class Optimizer>
-void check_state(Built<Optimizer>& built, int64_t last) {
+void check_state(Built<Optimizer>& built, int64_t format, int64_t last) {
   for (size_t g = 0; g < built.model.size(); ++g) {
     for (size_t i = 0; i < built.model[g].params.size(); ++i) {
       INFO("after step " << last << ", parameter " << i << " of group " << g);
@@ -87,6 +111,13 @@ void check_state(Built<Optimizer>& built, int64_t last) {
       check(state.momentum_buffer(), expected.momentum);
       check(state.exp_avg(), expected.exp_avg);
       check(state.exp_avg_sq(), expected.exp_avg_sq);
+      const auto check_counter = [&](const at::Tensor& counter, int64_t wanted) {
+        REQUIRE(counter.defined() ==
+                (format >= 2 || last > kSteps));  // a step makes what is missing
+        if (counter.defined()) CHECK(counter.item<int64_t>() == wanted);
+      };
+      check_counter(state.skipped(), expected.skipped);
+      check_counter(state.non_finite(), expected.non_finite);
     }
   }
 }
@@ -101,7 +132,8 @@ at::Tensor reference_step(const Built<Optimizer>& built, size_t g, size_t i) {
   const Expected before = expected_state(built, g, i, kSteps);
   if (!param.matrix) {
     const auto [beta1, beta2] = options.betas();
-    test::reference::AdamW adamw{start, before.exp_avg, before.exp_avg_sq, before.step};
+    test::reference::AdamW adamw{start, before.exp_avg, before.exp_avg_sq,
+                                 before.step - before.skipped};
     adamw.step(gradient, options.lr(), beta1, beta2, options.eps(), options.weight_decay());
     return adamw.parameter;
   }
@@ -123,8 +155,9 @@ at::Tensor reference_step(const Built<Optimizer>& built, size_t g, size_t i) {
 }
 
 template <class Optimizer>
-void check_fixture(const Model<typename Optimizer::Options>& model, const fs::path& path,
-                   bool with_torch_load) {
+void check_fixture(const Model<typename Optimizer::Options>& model, const Writer& writer,
+                   const char* name, bool with_torch_load) {
+  const fs::path path = folder() / writer.file(name);
   INFO(path.string() << (with_torch_load ? ", torch::load" : ", root_optim::load"));
   Built<Optimizer> built(model, /*with_options=*/false);  // all options must come from the file
   if (with_torch_load) {
@@ -137,7 +170,7 @@ void check_fixture(const Model<typename Optimizer::Options>& model, const fs::pa
     const auto& group = built.optimizer->param_groups()[g];
     CHECK((static_cast<const typename Optimizer::Options&>(group.options()) == model[g].options));
   }
-  check_state(built, kSteps);
+  check_state(built, writer.format, kSteps);
 
   std::vector<std::vector<at::Tensor>> expected(model.size());
   for (size_t g = 0; g < model.size(); ++g) {
@@ -157,35 +190,30 @@ void check_fixture(const Model<typename Optimizer::Options>& model, const fs::pa
                  test::close_to(expected[g][i], test::tolerance(quantity, param.dtype)));
     }
   }
-  check_state(built, kSteps + 1);
+  check_state(built, writer.format, kSteps + 1);
 }
 
 }  // namespace
 
 TEST_CASE("checkpoints of every format and of other versions of LibTorch load", "[checkpoint]") {
+  using namespace test::fixtures;
   for (const Writer& writer : kWriters) {
-    const auto file = [&](const char* name) {
-      return folder() / writer.format /
-             (std::string(name) + "-libtorch-" + writer.libtorch + ".pt");
-    };
     for (const bool with_torch_load : {false, true}) {
-      check_fixture<Root>(test::fixtures::root_model(), file("root"), with_torch_load);
-      check_fixture<Muon>(test::fixtures::muon_model(), file("muon"), with_torch_load);
-      check_fixture<RootPaper>(test::fixtures::paper_model(), file("paper"), with_torch_load);
+      check_fixture<Root>(root_model(writer.format), writer, "root", with_torch_load);
+      check_fixture<Muon>(muon_model(), writer, "muon", with_torch_load);
+      check_fixture<RootPaper>(paper_model(writer.format), writer, "paper", with_torch_load);
     }
   }
 }
 
 TEST_CASE("every kept checkpoint is tested, and the present format is among them", "[checkpoint]") {
-  std::set<std::string> listed, present, formats;
+  std::set<std::string> listed, present;
+  std::set<int64_t> formats;
   for (const Writer& writer : kWriters) {
     formats.insert(writer.format);
-    for (const std::string name : {"root", "muon", "paper"}) {
-      listed.insert(std::string(writer.format) + "/" + name + "-libtorch-" + writer.libtorch +
-                    ".pt");
-    }
+    for (const char* name : {"root", "muon", "paper"}) listed.insert(writer.file(name));
   }
-  CHECK(formats.count("format" + std::to_string(root_optim::detail::checkpoint_format)) == 1);
+  CHECK(formats.count(root_optim::detail::checkpoint_format) == 1);
   for (const auto& entry : fs::recursive_directory_iterator(folder())) {
     if (!entry.is_regular_file()) continue;
     present.insert(entry.path().parent_path().filename().string() + "/" +
