@@ -33,6 +33,7 @@ struct Writer {
   }
 };
 constexpr Writer kWriters[] = {{1, "1.13.1"}, {1, "2.13.0"}, {2, "1.13.1"},
+                               {2, "2.2.2"},  {2, "2.6.0"},  {2, "2.10.0"},
                                {2, "2.2.2"},  {2, "2.13.0"}, {2, "2.14.1"}};
 
 fs::path folder() { return fs::path(__FILE__).parent_path() / "../fixtures/checkpoints"; }
