@@ -12,7 +12,7 @@ usage() {
   cat << END
 Usage: scripts/test-long.sh [options] [PART...]
 
-What takes too long for scripts/test.sh. Without a part: all of them, about two hours on two cores.
+What takes too long for scripts/test.sh. Without a part: all of them: hours.
 
   property     generated matrices, options and gradients against properties and the reference
   soak         one training run with many saves and loads: memory flat, state finite
@@ -26,7 +26,7 @@ What takes too long for scripts/test.sh. Without a part: all of them, about two 
   --cases N    of each property (default $cases); the environment variable RC_PARAMS overrides it and
                brings a failure back, as the failure says
   --steps N    of the soak (default $steps)
-  --minutes N  of each fuzz target (default $minutes)
+  --minutes N  of fuzzing, both targets at once (default $minutes)
   --jobs N     compile and test with N processes (default: one per core, fewer with little memory)
   --help       this text
 
@@ -154,10 +154,13 @@ run_fuzz() {
   export OMP_NUM_THREADS=1
   export ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0:allocator_may_return_null=1
   export UBSAN_OPTIONS=print_stacktrace=1
-  local passed=0
-  fuzz table -dict="$project/tests/fuzz/table.dict" -max_len=4096 || passed=1
-  fuzz checkpoint -max_len=32768 || passed=1
-  return $passed
+  local table checkpoint
+  fuzz table -dict="$project/tests/fuzz/table.dict" -max_len=4096 &
+  table=$!
+  fuzz checkpoint -max_len=32768 &
+  checkpoint=$!
+  wait $table || table=failed
+  wait $checkpoint && [ "$table" != failed ]
 }
 
 run_versions() { "$project/scripts/test-versions.sh"; }
