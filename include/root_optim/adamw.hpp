@@ -45,7 +45,11 @@ inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gra
   result.parameter =
       parameter.to(exp_avg.scalar_type())
           .mul(1.0 - lr * weight_decay)
-          .addcdiv_(result.exp_avg.mul(correction1.reciprocal_().mul_(-lr)), denominator);
+          // Of two numbers (a 0-dimensional parameter) the product is float64, which LibTorch 1 does
+          // not add to float32.
+          .addcdiv_(
+              result.exp_avg.mul(correction1.reciprocal_().mul_(-lr)).to(exp_avg.scalar_type()),
+              denominator);
   return result;
 }
 
