@@ -121,9 +121,7 @@ inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
               "root_optim::load: expected a checkpoint written by root_optim, got another archive");
   const int64_t format = stored_format.toInt();
   TORCH_CHECK(format >= 1 && format <= checkpoint_format,
-              "root_optim::load: expected a format of 1 "
-              "to ",
-              checkpoint_format, ", got ", format,
+              "root_optim::load: expected a format from 1 to ", checkpoint_format, ", got ", format,
               format > checkpoint_format ? " (written by a newer version)" : "");
   const auto nested = [](torch::serialize::InputArchive& from, const std::string& key) {
     torch::serialize::InputArchive to;

@@ -2,21 +2,18 @@
 // Copyright (c) root_optim contributors
 //
 // OrthogonalizedOptimizer and its named forms Root, Muon and RootPaper: parameter groups, checks,
-// the order of a step and what is committed when. The mathematics of each stage is in momentum.hpp,
-// soft_threshold.hpp, newton_schulz.hpp, update.hpp and adamw.hpp; which parameter of a module
-// belongs where is in param_groups.hpp.
+// state, and which parameters step together. The step of such a batch and what is committed when are
+// in detail/step_matrices.hpp and detail/step_adamw.hpp; which parameter of a module belongs where is
+// in param_groups.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard, AutoGradMode
-#include <ATen/ops/stack.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/optim/optimizer.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -28,19 +25,17 @@
 #include <vector>
 
 #include <root_optim/ada_newton.hpp>
-#include <root_optim/adamw.hpp>
 #include <root_optim/checkpoint.hpp>
-#include <root_optim/detail/fused_adamw.hpp>
+#include <root_optim/detail/finite.hpp>
 #include <root_optim/detail/max_abs.hpp>
-#include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>
 #include <root_optim/detail/state_key.hpp>
+#include <root_optim/detail/step_adamw.hpp>
+#include <root_optim/detail/step_matrices.hpp>
 #include <root_optim/layout.hpp>
-#include <root_optim/momentum.hpp>
 #include <root_optim/newton_schulz.hpp>
 #include <root_optim/options.hpp>
 #include <root_optim/soft_threshold.hpp>
-#include <root_optim/update.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -50,22 +45,6 @@ namespace detail {
 /// Parameters stacked into one batch hold at most this many elements together: small matrices gain
 /// from one call per batch, large ones only pay for the copy. A larger parameter is a batch of one.
 inline constexpr int64_t max_batch_elements = int64_t{1} << 20;
-
-/// Tensors of one shape along a new first dimension; a view when there is only one.
-inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
-  return tensors.size() == 1 ? tensors.front().unsqueeze(0) : at::stack(tensors);
-}
-
-/// orthogonalizer(x). If x is the last that needs its memory, it may be overwritten.
-template <class Orthogonalizer>
-at::Tensor orthogonalized(const Orthogonalizer& orthogonalizer, at::Tensor x) {
-  if constexpr (has_consume<Orthogonalizer>::value) {
-    if (x.defined() && x.use_count() == 1 && x.storage().use_count() == 1) {
-      return orthogonalizer.consume(std::move(x));
-    }
-  }
-  return orthogonalizer(x);
-}
 
 }  // namespace detail
 
@@ -89,7 +68,8 @@ at::Tensor orthogonalized(const Orthogonalizer& orthogonalizer, at::Tensor x) {
 ///  - add groups through this type: through torch::optim::Optimizer&, LibTorch >= 2.10 would
 ///    replace their options, so step() refuses such groups.
 ///
-/// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters).
+/// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters); and two
+///            counters.
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, with any strides that
 ///            do not overlap; on any device whose LibTorch has float64. Gradients are never written.
 /// Faults:    gradients that are not finite: the option `non_finite`, by default a skipped step.
@@ -156,9 +136,6 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   const Options& valid_group_options(size_t group) const;
   std::vector<Batch> plan();
   ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
-  static void step_matrices(const Batch& batch);
-  static void step_adamw(const Batch& batch);
-  static at::Tensor count(const at::Tensor& counter, const at::Tensor& usable);
 
   size_t groups_added_ = 0;
 };
@@ -276,9 +253,9 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   }
   for (const Batch& batch : plan()) {
     if (batch.rule == Rule::AdamW) {
-      step_adamw(batch);
+      detail::step_adamw(*batch.options, batch.parameters, batch.states);
     } else {
-      step_matrices(batch);
+      detail::step_matrices(*batch.options, batch.parameters, batch.states);
     }
   }
   return loss;
@@ -314,9 +291,11 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
       if (!gradient.defined()) continue;
       detail::check_gradient(parameter, gradient, where);
       if (parameter.numel() == 0) continue;
-      TORCH_CHECK(options.non_finite() != NonFinite::Raise ||
-                      detail::is_finite(gradient.abs().max().template item<double>()),
-                  "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
+      TORCH_CHECK(
+          options.non_finite() != NonFinite::Raise ||
+              detail::is_finite(
+                  detail::max_abs(gradient.reshape({1, -1})).reshape({}).template item<double>()),
+          "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
       if (rule == Rule::Orthogonalized) {
         for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), options.layout())) {
           detail::validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols,
@@ -388,161 +367,6 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
     *counter = counter->defined() ? counter->to(options) : at::zeros({}, options);
   }
   return *state;
-}
-
-/// One more where `usable`, one number, is false.
-template <class F, class O>
-at::Tensor OrthogonalizedOptimizer<F, O>::count(const at::Tensor& counter,
-                                                const at::Tensor& usable) {
-  return at::where(usable, counter, counter.add(1));
-}
-
-template <class F, class O>
-void OrthogonalizedOptimizer<F, O>::step_matrices(const Batch& batch) {
-  const Options& options = *batch.options;
-  const size_t size = batch.parameters.size();
-  std::vector<at::Tensor> gradients, buffers;
-  for (size_t i = 0; i < size; ++i) {
-    gradients.push_back(detail::state_gradient(batch.parameters[i]));
-    buffers.push_back(batch.states[i]->momentum_buffer());
-  }
-  const at::Tensor raw = detail::stack(gradients), buffer = detail::stack(buffers);
-  const at::Tensor gradient = detail::cleaned(raw, options.non_finite());
-  Momentum momentum = accumulate_momentum(buffer, gradient, options.momentum(),
-                                          options.momentum_form(), options.nesterov());
-  const bool guarded = options.non_finite() != NonFinite::Propagate;
-  const at::Tensor usable =
-      guarded ? detail::is_finite(detail::max_abs(momentum.update)) : at::Tensor();
-
-  // Each tensor is released where the next one takes its place: beside M at most three matrices.
-  std::vector<at::Tensor> sources = block_views(momentum.update, options.layout()), directions;
-  momentum.update.reset();
-  for (at::Tensor& source : sources) {
-    at::Tensor matrices = block_matrices(source, options.layout());
-    source.reset();
-    const auto shape = matrices.sizes().vec();
-    at::Tensor body = options.filter()(matrices);
-    matrices.reset();
-    at::Tensor direction = detail::orthogonalized(options.orthogonalizer(), std::move(body));
-    TORCH_CHECK(direction.defined() && direction.sizes() == c10::IntArrayRef(shape) &&
-                    detail::is_supported(direction.scalar_type()),
-                "root_optim::step: expected policies '", F::name, "' and '", O::name,
-                "' to keep the shape ", c10::IntArrayRef(shape), " and a real dtype, got ",
-                direction.defined()
-                    ? c10::str(direction.sizes(), " of ", c10::toString(direction.scalar_type()))
-                    : std::string("no tensor"));
-    directions.push_back(std::move(direction));
-  }
-  at::Tensor values = decayed(detail::stack(batch.parameters), options.lr(), options.weight_decay(),
-                              momentum.buffer.scalar_type());
-  const auto targets = block_views(values, options.layout());
-  for (size_t block = 0; block < targets.size(); ++block) {
-    at::Tensor& direction = directions[block];
-    const double scale = lr_scale(options.scale(), direction.size(1), direction.size(2));
-    add_direction(targets[block], direction.reshape(targets[block].sizes()), options.lr(), scale);
-    direction.reset();
-  }
-  std::vector<at::Tensor> skipped(size), non_finite(size);
-  if (guarded) {
-    values = detail::where_usable(usable, values, detail::stack(batch.parameters));
-    momentum.buffer = detail::where_usable(usable, momentum.buffer, buffer);
-    const at::Tensor own =
-        options.non_finite() == NonFinite::Zero ? detail::is_finite(detail::max_abs(raw)) : usable;
-    for (size_t i = 0; i < size; ++i) {
-      const auto index = static_cast<int64_t>(i);
-      skipped[i] = count(batch.states[i]->skipped(), usable.reshape({-1})[index]);
-      non_finite[i] = count(batch.states[i]->non_finite(), own.reshape({-1})[index]);
-    }
-  }
-
-  for (size_t i = 0; i < size; ++i) {  // commit: the parameter first, the only copy that may fail
-    const auto index = static_cast<int64_t>(i);
-    const at::Tensor value = values[index], next = momentum.buffer[index];
-    ParamState& state = *batch.states[i];
-    batch.parameters[i].copy_(value);
-    state.momentum_buffer().copy_(next);
-    if (guarded) {
-      state.skipped() = std::move(skipped[i]);
-      state.non_finite() = std::move(non_finite[i]);
-    }
-    ++state.step();
-  }
-}
-
-template <class F, class O>
-void OrthogonalizedOptimizer<F, O>::step_adamw(const Batch& batch) {
-  const Options& options = *batch.options;
-  const auto [beta1, beta2] = options.betas();
-  const bool guarded = options.non_finite() != NonFinite::Propagate;
-  std::vector<at::Tensor> own;  // of each gradient: whether it is finite
-  at::Tensor usable;            // whether all can be squared
-  if (guarded) {
-    std::vector<at::Tensor> squares;
-    for (const at::Tensor& parameter : batch.parameters) {
-      const at::Tensor gradient = detail::state_gradient(parameter).reshape({1, -1});
-      const at::Tensor largest = detail::max_abs(gradient).reshape({});
-      own.push_back(detail::is_finite(largest));
-      const bool as_it_is = options.non_finite() != NonFinite::Zero;
-      const at::Tensor used =
-          as_it_is ? largest
-                   : detail::max_abs(detail::cleaned(gradient, NonFinite::Zero)).reshape({});
-      squares.push_back(used.square().to(at::kDouble));
-    }
-    usable = detail::is_finite(at::stack(squares)).all();
-  }
-
-  const size_t size = batch.parameters.size();
-  std::vector<at::Tensor> skipped(size), non_finite(size);
-  if (guarded) {
-    for (size_t i = 0; i < size; ++i) {
-      skipped[i] = count(batch.states[i]->skipped(), usable);
-      non_finite[i] = count(batch.states[i]->non_finite(), own[i]);
-    }
-  }
-  const auto commit_counters = [&](size_t i) {
-    ParamState& state = *batch.states[i];
-    if (guarded) {
-      state.skipped() = std::move(skipped[i]);
-      state.non_finite() = std::move(non_finite[i]);
-    }
-    ++state.step();
-  };
-
-  std::map<at::ScalarType, detail::AdamWLists> fused;
-  for (size_t i = 0; i < size; ++i) {
-    const at::Tensor& parameter = batch.parameters[i];
-    ParamState& state = *batch.states[i];
-    const at::Tensor gradient =
-        detail::cleaned(detail::state_gradient(parameter), options.non_finite());
-    const at::Tensor t = state.skipped().neg().add_(state.step() + 1);
-    if (detail::fused_adamw_takes(parameter, gradient, state.exp_avg())) {
-      detail::AdamWLists& lists = fused[parameter.scalar_type()];
-      lists.parameters.push_back(parameter);
-      lists.gradients.push_back(gradient);
-      lists.exp_avgs.push_back(state.exp_avg());
-      lists.exp_avg_sqs.push_back(state.exp_avg_sq());
-      lists.steps.push_back(t.to(at::kFloat));
-      lists.indices.push_back(i);
-      continue;
-    }
-    AdamWResult next =
-        adamw_step(parameter, gradient, state.exp_avg(), state.exp_avg_sq(), t, options.lr(), beta1,
-                   beta2, options.eps(), options.weight_decay());
-    if (guarded) {
-      next.parameter = detail::where_usable(usable, next.parameter, parameter);
-      next.exp_avg = detail::where_usable(usable, next.exp_avg, state.exp_avg());
-      next.exp_avg_sq = detail::where_usable(usable, next.exp_avg_sq, state.exp_avg_sq());
-    }
-    parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
-    state.exp_avg().copy_(next.exp_avg);
-    state.exp_avg_sq().copy_(next.exp_avg_sq);
-    commit_counters(i);
-  }
-  for (auto& [dtype, lists] : fused) {
-    detail::fused_adamw(lists, usable, options.lr(), beta1, beta2, options.eps(),
-                        options.weight_decay());
-    for (const size_t i : lists.indices) commit_counters(i);
-  }
 }
 
 template <class F, class O>

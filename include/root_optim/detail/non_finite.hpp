@@ -11,9 +11,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include <root_optim/detail/parameter_checks.hpp>  // state_dtype
-#include <root_optim/options.hpp>                  // NonFinite
+#include <root_optim/options.hpp>                  // NonFinite, ParamState
 
 namespace root_optim {
 inline namespace v0 {
@@ -35,6 +36,29 @@ inline at::Tensor where_usable(const at::Tensor& usable, const at::Tensor& next,
     if (std::all_of(flags, flags + usable.numel(), [](bool flag) { return flag; })) return next;
   }
   return at::where(usable, next, old.to(next.scalar_type()));
+}
+
+/// The counters of a parameter after a step, made before the commit, which must not fail; undefined
+/// where nothing was counted.
+struct FaultCounters {
+  at::Tensor skipped, non_finite;
+};
+
+/// @param usable, own whether the step is taken, and whether the parameter's own gradient is finite:
+/// one bool each.
+inline FaultCounters next_counters(ParamState& state, const at::Tensor& usable,
+                                   const at::Tensor& own) {
+  return {at::where(usable, state.skipped(), state.skipped().add(1)),
+          at::where(own, state.non_finite(), state.non_finite().add(1))};
+}
+
+/// The last part of a parameter's commit.
+inline void commit_counters(ParamState& state, FaultCounters& next) {
+  if (next.skipped.defined()) {
+    state.skipped() = std::move(next.skipped);
+    state.non_finite() = std::move(next.non_finite);
+  }
+  ++state.step();
 }
 
 /// The parameter's gradient in the dtype of its state.
