@@ -119,8 +119,9 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 /// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
 ///            keep their published absolute ε.
 /// Complexity: see `plan_iteration`; direct below 512: steps × (4m²n + 2m³) FLOP for m <= n. Extra
-///            memory: two matrices m×n and two to four m×m in the compute dtype, and a float64
-///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
+///            memory: two matrices m×n (one with `overwrite`) and two to four m×m in the compute
+///            dtype, and a float64 copy of X (Frobenius) or A² (Schatten8) for its norm. No host
+///            synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// @param schedule one triple per step, at least one.
