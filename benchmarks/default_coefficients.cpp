@@ -25,9 +25,8 @@ constexpr char kHead[] = R"(// SPDX-License-Identifier: MIT
 //
 // The shipped coefficients of AdaNewton, one schedule for every shape: written by
 // benchmarks/default_coefficients.cpp, do not edit. Designed for matrices normalized by their
-// Schatten-8 norm, for the spectra of ShapeModel (shape_model.hpp) at 1024x1024, and valid with
-// bfloat16's margins and slack, hence in every precision. The published sets are in
-// coefficients.hpp.
+// Schatten-8 norm, for the spectra of ShapeModel (shape_model.hpp) at 1024x1024, within the limits of
+// validation in float32 or in bfloat16. The published sets are in coefficients.hpp.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -35,6 +34,7 @@ constexpr char kHead[] = R"(// SPDX-License-Identifier: MIT
 #include <cstdint>
 #include <vector>
 
+#include <root_optim/coefficient_validation.hpp>  // Precision
 #include <root_optim/quintic.hpp>
 #include <root_optim/spectrum.hpp>  // HeavyTail
 
@@ -44,22 +44,25 @@ inline namespace v0 {
 /// Families of momentum spectra: median sigma over sigma_max and condition.
 )";
 
-constexpr char kSchedules[] = R"(
+constexpr char kSteps[] = R"(
 inline constexpr int64_t min_default_steps = 3;
 inline constexpr int64_t max_default_steps = 12;
 
-/// Our triples for `steps` steps after Schatten-8 normalization; the same in every precision.
-/// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Schedule default_schedule(int64_t steps) {
-  // clang-format off
-  switch (steps) {
+namespace detail {
 )";
 
-constexpr char kTail[] = R"(    default: break;
-  }
-  // clang-format on
-  TORCH_CHECK(false, "root_optim::default_schedule: expected ", min_default_steps,
+constexpr char kTail[] = R"(
+}  // namespace detail
+
+/// Our triples for `steps` steps after Schatten-8 normalization. Those for bfloat16 are valid in every
+/// precision; those for float32 and float64, which are the same, have errors some percent smaller.
+/// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
+inline Schedule default_schedule(int64_t steps, Precision precision = Precision::BFloat16) {
+  TORCH_CHECK(steps >= min_default_steps && steps <= max_default_steps,
+              "root_optim::default_schedule: expected ", min_default_steps,
               " <= steps <= ", max_default_steps, ", got ", steps);
+  return precision == Precision::BFloat16 ? detail::default_bfloat16_schedule(steps)
+                                          : detail::default_float32_schedule(steps);
 }
 
 }  // namespace v0
@@ -85,10 +88,11 @@ ShapeModel fitted_model() {
 }
 
 /// The best of several lengths of search, among those that stay below 1.25.
-Design best_design(const ShapeModel& model, int64_t steps) {
+Design best_design(const ShapeModel& model, int64_t steps, Precision precision) {
   Design best;
   for (const int64_t iterations : {500, 1000, 2000, 4000, 8000, 16000}) {
-    DesignOptions options;  // bfloat16's margins
+    DesignOptions options;
+    options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
     options.steps = steps;
     options.max_iterations = iterations;
     Design design = design_mixture(shape_spectra(1024, 1024, model), options);
@@ -98,6 +102,38 @@ Design best_design(const ShapeModel& model, int64_t steps) {
     }
   }
   return best;
+}
+
+/// Prints the function with the schedules of a precision.
+void print_schedules(const ShapeModel& model, Precision precision, const char* name) {
+  const Spectrum gaussian = gaussian_spectrum(1024, 1024, NormKind::Schatten8, 48);
+  std::printf("\ninline Schedule default_%s_schedule(int64_t steps) {\n", name);
+  std::printf("  // clang-format off\n  switch (steps) {\n");
+  for (int64_t steps = 3; steps <= 12; ++steps) {
+    const Design design = best_design(model, steps, precision);
+    std::printf("    // slope %.4g, output in [%.3f, %.3f] for sigma >= .01, margin %.4f;\n",
+                design.report.slope, design.report.min_output, design.report.max_output,
+                design.report.margin);
+    std::printf("    // expected relative error: Gaussian %.4f, families",
+                std::sqrt(expected_mse(design.schedule, gaussian)));
+    for (const HeavyTail& tail : model.tails) {
+      std::printf(" %.4f", std::sqrt(expected_mse(
+                               design.schedule,
+                               heavy_tailed_spectrum(1024, NormKind::Schatten8, tail, 16, 128))));
+    }
+    if (steps < 12) {
+      std::printf("\n    case %d: return {", static_cast<int>(steps));
+    } else {
+      std::printf("\n    default: return {");
+    }
+    for (size_t t = 0; t < design.schedule.size(); ++t) {
+      const Quintic& p = design.schedule[t];
+      std::printf("%s{%.17g, %.17g, %.17g}", t == 0 ? "" : ",\n                    ", p.a, p.b,
+                  p.c);
+    }
+    std::printf("};\n");
+  }
+  std::printf("  }\n  // clang-format on\n}\n");
 }
 
 }  // namespace
@@ -111,27 +147,8 @@ int main() {
                 tail.condition);
   }
   std::printf("};\n}\n");
-  std::fputs(kSchedules, stdout);
-  const Spectrum gaussian = gaussian_spectrum(1024, 1024, NormKind::Schatten8, 48);
-  for (int64_t steps = 3; steps <= 12; ++steps) {
-    const Design design = best_design(model, steps);
-    std::printf("    // slope %.4g, output in [%.3f, %.3f] for sigma >= .01, margin %.4f;\n",
-                design.report.slope, design.report.min_output, design.report.max_output,
-                design.report.margin);
-    std::printf("    // expected relative error: Gaussian %.4f, families",
-                std::sqrt(expected_mse(design.schedule, gaussian)));
-    for (const HeavyTail& tail : model.tails) {
-      std::printf(" %.4f", std::sqrt(expected_mse(
-                               design.schedule,
-                               heavy_tailed_spectrum(1024, NormKind::Schatten8, tail, 16, 128))));
-    }
-    std::printf("\n    case %d: return {", static_cast<int>(steps));
-    for (size_t t = 0; t < design.schedule.size(); ++t) {
-      const Quintic& p = design.schedule[t];
-      std::printf("%s{%.17g, %.17g, %.17g}", t == 0 ? "" : ",\n                    ", p.a, p.b,
-                  p.c);
-    }
-    std::printf("};\n");
-  }
+  std::fputs(kSteps, stdout);
+  print_schedules(model, Precision::Float32, "float32");
+  print_schedules(model, Precision::BFloat16, "bfloat16");
   std::fputs(kTail, stdout);
 }

@@ -109,7 +109,7 @@ class AdaNewton {
     const double affordable = budget_ * direct_flops(rows, cols, 5);
     int64_t steps = max_default_steps;
     while (steps > min_default_steps &&
-           plan_iteration(rows, cols, default_schedule(steps), precision, form_).flops >
+           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).flops >
                affordable) {
       --steps;
     }
@@ -120,7 +120,7 @@ class AdaNewton {
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
     if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
     const int64_t steps = steps_for(rows, cols, precision);
-    return designs_ ? designs_->schedule(rows, cols, steps, precision) : default_schedule(steps);
+    return designs_ ? designs_->schedule(rows, cols, steps, precision) : default_schedule(steps, precision);
   }
 
   /// The precision of the products for a parameter, which tables and schedules depend on.

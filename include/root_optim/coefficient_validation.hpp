@@ -38,8 +38,8 @@ struct ValidationOptions {
   /// Largest allowed output.
   double output_bound = 1.35;
   /// Behind its first local maximum a step must stay above this fraction of what follows may take:
-  /// below it rounding could flip signs.
-  double sign_floor = 1e-4;
+  /// below it rounding could flip signs, and what is left of a large singular value be small.
+  double sign_floor = 3e-3;
   /// δ: a computed Gram matrix has eigenvalues as low as −δ‖X‖². On [−δ‖X‖², 0] the factor
   /// a + bλ + cλ² must stay within (0, 2a].
   double negative_eigenvalue = 1e-6;
@@ -67,7 +67,9 @@ inline ValidationOptions ValidationOptions::for_precision(Precision precision, N
   options.start_slack = start_slack_of(precision, norm);
   if (precision == Precision::BFloat16) {
     options.margin = 0.02;  // with .01, of 10,000 adversarial spectra one came out as Inf
-    options.sign_floor = 1e-3;
+    // bA + cA² rounds by 2⁻⁹ of entries up to 10. Of well-conditioned matrices, whose singular values
+    // a design may send to twice this floor at once, .001 flipped all directions and .02 some.
+    options.sign_floor = 0.04;
     options.negative_eigenvalue = 1e-2;  // entries of G rounded by 2⁻⁹, ‖E‖₂ up to twice that
   } else if (precision == Precision::Float64) {
     options.negative_eigenvalue = 1e-14;
@@ -172,7 +174,10 @@ inline Escape escape_point(const Quintic& p, double limit, double floor) {
     }
     const double end = evaluate(p, hi);
     if (rising && end > limit) return {crossing(p, limit, lo, hi), false};
-    if (!rising && end <= floor) return {crossing(p, floor, lo, hi), true};
+    if (!rising && end <= floor) {
+      const bool starts_above = evaluate(p, lo) > floor;  // else the maximum itself is too low
+      return {starts_above ? crossing(p, floor, lo, hi) : lo, true};
+    }
     lo = hi;
     rising = !rising;
   }

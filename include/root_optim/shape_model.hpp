@@ -64,7 +64,7 @@ inline Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
   options.steps = steps;
   options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
   if (steps >= min_default_steps && steps <= max_default_steps) {
-    options.warm_start = default_schedule(steps);
+    options.warm_start = default_schedule(steps, precision);
   }
   return design_mixture(shape_spectra(rows, cols, model), options);
 }

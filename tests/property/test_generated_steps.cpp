@@ -280,8 +280,8 @@ std::vector<Follower> followers_of(const StepCase& c, const at::Tensor& paramete
                                    : test::reference::Split::RelativeToRms;
     const at::ScalarType compute = c.dtype == at::kDouble ? at::kDouble : at::kFloat;
     const Precision precision = test::precision_of(compute);
-    const Schedule schedule =
-        is_muon(c) ? CoefficientSet::jordan().schedule(1, 1, 5) : default_schedule(c.schedule);
+    const Schedule schedule = is_muon(c) ? CoefficientSet::jordan().schedule(1, 1, 5)
+                                         : default_schedule(c.schedule, precision);
     f.rule.schedule = test::triples(schedule);
     f.rule.start =
         is_muon(c) ? test::reference::Start::FrobeniusFloor : test::reference::Start::Schatten8;

@@ -133,7 +133,9 @@ TEST_CASE("peer: five steps come close to the SVD", "[peer][property]") {
   }
 }
 
-// TestNewtonSchulz.test_*_close_to_reference: two float32 programs agree within atol + rtol |y|.
+// TestNewtonSchulz.test_*_close_to_reference: two float32 programs agree within atol + rtol |y|. Held
+// here against float64, since how far two programs differ is up to the BLAS (with OpenBLAS 0.3.21
+// 1.1e-6, 8.7e-7 and 6.4e-7 from float64), and against the plain products' own error.
 TEST_CASE("peer: the iteration agrees with plain products", "[peer][property]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   struct Case {
@@ -159,7 +161,8 @@ TEST_CASE("peer: the iteration agrees with plain products", "[peer][property]") 
       INFO(c.name << ", " << text(shape) << " on " << device);
       INFO("from float64: ours " << largest(ours - truth) << ", plain products "
                                  << largest(theirs - truth));
-      CHECK(excess(ours, theirs, 1e-7) <= c.atol);
+      CHECK(excess(ours, truth, 1e-7) <= c.atol);
+      CHECK(largest(ours - truth) <= 2 * largest(theirs - truth));
     }
   }
 }

@@ -239,7 +239,7 @@ inline root_optim::Schedule schedule_of(const MatrixCase& c) {
   using namespace root_optim;
   const auto limits = ValidationOptions::for_precision(
       precision_of(c.compute), c.norm == 2 ? NormKind::Schatten8 : NormKind::Frobenius);
-  const Schedule shipped = default_schedule(c.steps);
+  const Schedule shipped = default_schedule(c.steps, precision_of(c.compute));
   const Schedule candidates[] = {shipped,
                                  CoefficientSet::jordan().schedule(1, 1, c.steps),
                                  CoefficientSet::you().schedule(1, 1, c.steps),

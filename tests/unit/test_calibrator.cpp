@@ -82,7 +82,8 @@ TEST_CASE("calibrated_entry: nearer on what was seen, valid, and usable elsewher
           "[calibrator]") {
   const Spectrum seen = condensed(heavy_tailed_spectrum(64, NormKind::Schatten8, {0.05, 1e5}));
   const TableEntry entry = calibrated_entry(96, 64, seen, 5);
-  CHECK(expected_mse(entry.schedule, seen) < expected_mse(default_schedule(5), seen));
+  CHECK(expected_mse(entry.schedule, seen) <
+        expected_mse(default_schedule(5, Precision::Float32), seen));
   const Spectrum gaussian = gaussian_spectrum(64, 96, NormKind::Schatten8);
   CHECK(expected_mse(entry.schedule, gaussian) < 0.05);
   CHECK(entry.origin == "calibrated");

@@ -130,7 +130,7 @@ TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of 
     const double own =
         expected_mse(design_for_shape(512, n, 5, Precision::Float32, gaussian).schedule, spectrum);
     const double mixed = expected_mse(design_for_shape(512, n, 5).schedule, spectrum);
-    const double shipped = expected_mse(default_schedule(5), spectrum);
+    const double shipped = expected_mse(default_schedule(5, Precision::Float32), spectrum);
     INFO("512 x " << n << ": own " << own << ", mixture " << mixed << ", shipped " << shipped);
     CHECK(own < (n == 512 ? 1.0 : 0.5) * shipped);  // a square one is what the mixture holds
     CHECK(own < mixed);
