@@ -11,6 +11,9 @@
 #include "support/catch_torch.hpp"
 
 #include <root_optim/root_optim.hpp>
+#if __has_include(<torch/optim/schedulers/reduce_on_plateau_scheduler.h>)  // LibTorch 2
+#include <torch/optim/schedulers/reduce_on_plateau_scheduler.h>            // not in 2.2's torch.h
+#endif
 
 #include <cmath>
 #include <fstream>
