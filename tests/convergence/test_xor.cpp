@@ -12,6 +12,7 @@
 #include <cmath>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "support/spectra.hpp"
 #include "support/training.hpp"
@@ -88,7 +89,7 @@ TEST_CASE("peer: XOR", "[peer][convergence]") {
        }},
   };
   for (const Contestant& contestant : contestants) {
-    for (const uint64_t seed : {801, 802, 803}) {
+    for (const uint64_t seed : std::vector<uint64_t>{801, 802, 803}) {
       INFO(contestant.name << ", seed " << seed);
       CHECK(steps_to_learn_xor(seed, contestant.make) <= 3000);
     }
