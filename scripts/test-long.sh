@@ -71,6 +71,17 @@ need_tool() {  # need_tool NAME PACKAGE
   find_tool "$1"
 }
 
+# Clang, and what it takes to run its sanitizers beside LibTorch, which is not instrumented: neither
+# leaks nor container overflows can be told.
+with_clang() {
+  local clang
+  clang=$(need_tool clang++ clang)
+  configure_options+=("-DCMAKE_CXX_COMPILER=$clang")
+  export OMP_NUM_THREADS=1
+  export ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0:allocator_may_return_null=1
+  export UBSAN_OPTIONS=print_stacktrace=1
+}
+
 run_property() {
   build dev property_tests
   RC_PARAMS=${RC_PARAMS:-"max_success=$cases seed=1"} OMP_NUM_THREADS=1 \
@@ -93,9 +104,12 @@ run_threads() {
   "$program"
 }
 
+# In the build of the fuzzers.
 run_sanitizers() {
-  build asan-ubsan unit_tests property_tests golden_tests convergence_tests
-  (cd "$project" && ctest --preset asan-ubsan --parallel "$jobs" --no-tests=error)
+  with_clang
+  build fuzz unit_tests property_tests golden_tests convergence_tests
+  ctest --test-dir "$project/build/fuzz" --label-regex '^(unit|property|golden|convergence)$' \
+    --parallel "$jobs" --no-tests=error --output-on-failure
 }
 
 run_tidy() {
@@ -146,14 +160,8 @@ fuzz() {  # fuzz TARGET OPTION...
 }
 
 run_fuzz() {
-  local clang
-  clang=$(need_tool clang++ clang)
-  configure_options+=("-DCMAKE_CXX_COMPILER=$clang")
+  with_clang
   build fuzz fuzz_table fuzz_checkpoint
-  # Leaks and container overflows: LibTorch is not instrumented.
-  export OMP_NUM_THREADS=1
-  export ASAN_OPTIONS=detect_leaks=0:detect_container_overflow=0:allocator_may_return_null=1
-  export UBSAN_OPTIONS=print_stacktrace=1
   local table checkpoint
   fuzz table -dict="$project/tests/fuzz/table.dict" -max_len=4096 &
   table=$!
