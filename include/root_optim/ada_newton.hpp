@@ -120,7 +120,8 @@ class AdaNewton {
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
     if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
     const int64_t steps = steps_for(rows, cols, precision);
-    return designs_ ? designs_->schedule(rows, cols, steps, precision) : default_schedule(steps, precision);
+    return designs_ ? designs_->schedule(rows, cols, steps, precision)
+                    : default_schedule(steps, precision);
   }
 
   /// The precision of the products for a parameter, which tables and schedules depend on.
@@ -188,7 +189,7 @@ class AdaNewton {
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
   at::Tensor operator()(const at::Tensor& x) const { return run(x, /*overwrite=*/false); }
   /// The same; may overwrite x.
-  at::Tensor consume(at::Tensor x) const { return run(x, /*overwrite=*/true); }
+  at::Tensor consume(const at::Tensor& x) const { return run(x, /*overwrite=*/true); }
 
  private:
   at::Tensor run(const at::Tensor& x, bool overwrite) const {

@@ -256,7 +256,7 @@ class NewtonSchulz {
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
   at::Tensor operator()(const at::Tensor& x) const { return run(x, options_); }
   /// The same; may overwrite x.
-  at::Tensor consume(at::Tensor x) const {
+  at::Tensor consume(const at::Tensor& x) const {
     OrthogonalizeOptions options = options_;
     options.overwrite = true;
     return run(x, options);
