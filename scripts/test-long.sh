@@ -106,7 +106,7 @@ run_threads() {
 
 # In the build of the fuzzers. As whole programs: under the sanitizers LibTorch takes seconds to load.
 # Without the flipped bits: where a damaged length asks for too much, LibTorch's reader gets a
-# std::bad_alloc, for which AddressSanitizer ends the process. The fuzzers do the same with less.
+# std::bad_alloc, for which AddressSanitizer ends the process.
 run_sanitizers() {
   local kind failed=
   with_clang

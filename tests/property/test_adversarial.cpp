@@ -143,7 +143,7 @@ TEST_CASE("bfloat16 loses no direction of a well-conditioned matrix", "[property
         const double added =
             (error(result - polar, {1, 2}) - error(exact - 1, {1})).max().item<double>();
         INFO(steps << " steps, " << rank << " x " << cols << " on " << device);
-        // Measured at most .45, .08 and .03; with a floor of .001 in place of .04, 1.6.
+        // Measured at most .45, .08 and .03; with a floor of .02 in place of .04, 1.6.
         CHECK(added <= (steps == 3 ? 0.5 : steps == 4 ? 0.1 : 0.05));
       }
     }

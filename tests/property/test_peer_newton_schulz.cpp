@@ -134,8 +134,8 @@ TEST_CASE("peer: five steps come close to the SVD", "[peer][property]") {
 }
 
 // TestNewtonSchulz.test_*_close_to_reference: two float32 programs agree within atol + rtol |y|. Held
-// here against float64, since how far two programs differ is up to the BLAS (with OpenBLAS 0.3.21
-// 1.1e-6, 8.7e-7 and 6.4e-7 from float64), and against the plain products' own error.
+// here against float64, since how far two programs differ is up to the BLAS (with Debian's
+// LibTorch 1.13.1 1.1e-6, 8.7e-7 and 6.4e-7 from float64), and against the plain products' own error.
 TEST_CASE("peer: the iteration agrees with plain products", "[peer][property]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   struct Case {
