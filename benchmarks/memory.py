@@ -15,10 +15,13 @@ COLUMNS = ["param_set", "parameters", "method", "peak_extra_bytes", "bound_bytes
            "kept_bytes", "parameter_bytes"]
 
 
+WORKSPACE = 16 << 20  # the option's default
+
+
 def bound(shapes):
-    """3 × the largest matrix + 4 × its Gram matrix, in float32."""
+    """3 × the largest matrix + 4 × its Gram matrix, in float32, or the workspace if that is more."""
     m, n = max((sorted(as_matrix(shape)) for shape in shapes), key=lambda s: s[0] * s[1])
-    return 4 * (3 * m * n + 4 * m * m)
+    return max(4 * (3 * m * n + 4 * m * m), WORKSPACE)
 
 
 def measure(bench, problem, make):

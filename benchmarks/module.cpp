@@ -62,12 +62,12 @@ at::ScalarType dtype_named(const std::string& name) {
 class Optimizer : public torch::CustomClassHolder {
  public:
   /// @param method "muon"; "root", or "root_unsplit" for the same without the outlier split
-  /// @param steps  AdaNewton's; 0: as constructed
+  /// @param budget AdaNewton's; 0: as constructed
   /// @param dtype  the compute dtype, "float32" or "bfloat16"; empty: as constructed
-  Optimizer(Tensors matrices, Tensors others, std::string method, int64_t steps,
+  Optimizer(Tensors matrices, Tensors others, std::string method, double budget,
             std::string dtype) {
     AdaNewton ada_newton;
-    if (steps > 0) ada_newton.steps(steps);
+    if (budget > 0) ada_newton.budget(budget);
     NewtonSchulz newton_schulz;
     if (!dtype.empty()) {
       ada_newton.compute_dtype(dtype_named(dtype));

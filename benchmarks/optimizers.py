@@ -177,12 +177,12 @@ class TorchAdamW:
 
 
 class Ours:
-    """method: muon, root or root_unsplit; steps = 0 and dtype = "": as constructed."""
+    """method: muon, root or root_unsplit; budget = 0 and dtype = "": as constructed."""
 
-    def __init__(self, problem, method, steps=0, dtype=""):
+    def __init__(self, problem, method, budget=0.0, dtype=""):
         matrices, others = problem.parameters()
         self.optimizer = torch.classes.root_optim_benchmarks.Optimizer(
-            matrices, others, method, steps, dtype)
+            matrices, others, method, budget, dtype)
         self.step = self.optimizer.step
         self.orthogonalize = self.optimizer.orthogonalize
         self.state_bytes = self.optimizer.state_bytes

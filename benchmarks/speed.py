@@ -73,13 +73,18 @@ def mean_error(optimizer, matrices, polar):
 
 
 def find_fast(problem, dtype, limit):
-    """The fewest steps in `dtype` with at most the error `limit`: steps, or None."""
-    for steps in range(3, 13):
-        error = mean_error(Ours(problem, "root", steps, dtype), problem.matrices, problem.polar)
-        print(f"  root in {steps} steps, {dtype}: error {error:.4f}, limit {limit:.4f}")
-        if error <= limit:
-            return steps
-    return None
+    """The smallest budget in `dtype`, to .02, with at most the error `limit`, or None: by bisection,
+    since more steps on any shape make no error larger."""
+    low, high = 10, 100  # in units of .02; too small, and large enough if anything is
+    errors = {}
+    while high - low > 1:
+        middle = (low + high) // 2
+        errors[middle] = mean_error(Ours(problem, "root", 0.02 * middle, dtype), problem.matrices,
+                                    problem.polar)
+        print(f"  root with a budget of {0.02 * middle:.2f}, {dtype}: error {errors[middle]:.4f}, "
+              f"limit {limit:.4f}")
+        low, high = (low, middle) if errors[middle] <= limit else (middle, high)
+    return 0.02 * high if high in errors else None
 
 
 def split_samples(bench, problem):
@@ -129,13 +134,13 @@ def measure(bench, name, shapes, rates, args):
     enter("torch_adamw", "float32", lambda: TorchAdamW(problem))
     enter("muon", "float32", lambda: Ours(problem, "muon"))
     dtype = "bfloat16" if rates[torch.bfloat16] > rates[torch.float32] else "float32"
-    steps = find_fast(problem, dtype, best.error)
-    if steps is None:
-        print(f"  root_fast: no number of steps reaches the error of {best.name}")
+    budget = find_fast(problem, dtype, best.error)
+    if budget is None:
+        print(f"  root_fast: no budget reaches the error of {best.name}")
     else:
-        print(f"  root_fast: {steps} steps in {dtype}")
-        enter("root_fast", dtype, lambda: Ours(problem, "root", steps, dtype))
-        enter("root_fast, unsplit", dtype, lambda: Ours(problem, "root_unsplit", steps, dtype))
+        print(f"  root_fast: a budget of {budget:.2f} in {dtype}")
+        enter("root_fast", dtype, lambda: Ours(problem, "root", budget, dtype))
+        enter("root_fast, unsplit", dtype, lambda: Ours(problem, "root_unsplit", budget, dtype))
     enter("root", "float32", lambda: Ours(problem, "root"))
 
     split, split_polar = split_samples(bench, problem)
