@@ -14,6 +14,7 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/optim/optimizer.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -42,9 +43,18 @@ inline namespace v0 {
 
 namespace detail {
 
-/// Parameters stacked into one batch hold at most this many elements together: small matrices gain
-/// from one call per batch, large ones only pay for the copy. A larger parameter is a batch of one.
-inline constexpr int64_t max_batch_elements = int64_t{1} << 20;
+/// Bytes that a step of one matrix parameter takes beside the parameter and its state: four times the
+/// parameter (stacked gradients, new momentum, two buffers of the iteration), and four Gram matrices.
+inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
+  double elements = 4 * static_cast<double>(parameter.numel());
+  for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
+    const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
+    const double count =
+        layout.batch() ? static_cast<double>(parameter.numel()) / (rows * cols) : 1;
+    elements += 4 * count * std::min(rows, cols) * std::min(rows, cols);
+  }
+  return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
+}
 
 }  // namespace detail
 
@@ -316,7 +326,9 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
     if (item.rule == Rule::Orthogonalized) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
-      most = detail::max_batch_elements / item.parameter.numel();
+      const Options& options = group_options(item.group);
+      most = static_cast<int64_t>(static_cast<double>(options.workspace()) /
+                                  detail::step_bytes(item.parameter, options.layout()));
     }
     const auto found = open.find(key);
     const bool joins = found != open.end() &&
@@ -352,8 +364,10 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
         parameter.options().dtype(detail::state_dtype(parameter)).requires_grad(false);
     if (!tensor.defined()) {
       tensor = at::zeros_like(parameter, options, at::MemoryFormat::Contiguous);
+    } else if (tensor.device() != parameter.device() ||
+               tensor.scalar_type() != detail::state_dtype(parameter)) {
+      tensor = tensor.to(options);  // follows a model that was moved or converted
     }
-    tensor = tensor.to(options);  // follows a model that was moved or converted
   };
   if (rule == Rule::AdamW) {
     if (!state->exp_avg().defined()) state->step(0);  // t of the bias corrections
@@ -364,7 +378,11 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
   }
   for (at::Tensor* counter : {&state->skipped(), &state->non_finite()}) {
     const auto options = at::TensorOptions(parameter.device()).dtype(at::kLong);
-    *counter = counter->defined() ? counter->to(options) : at::zeros({}, options);
+    if (!counter->defined()) {
+      *counter = at::zeros({}, options);
+    } else if (counter->device() != parameter.device()) {
+      *counter = counter->to(options);
+    }
   }
   return *state;
 }
@@ -400,6 +418,7 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
                 parameters.size(), " parameters in group ", g, ", got ",
                 checkpoint[g].params.size());
     options.push_back(Options::from_fields(checkpoint[g].options));
+    options.back().workspace(group_options(g).workspace());
     const std::vector<std::string> stored_names = options.back().names();
     for (const auto& list : {names, stored_names}) {
       TORCH_CHECK(list.empty() || list.size() == parameters.size(),

@@ -113,6 +113,11 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(double, eps) = 1e-8;
   /// What happens when gradients are not finite. Default: Skip.
   TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
+  /// Bytes that a step may take to treat several matrix parameters of one shape together, which is
+  /// faster for small ones. A step takes less than this, or what one matrix needs (3 times the matrix
+  /// and 4 times its Gram matrix) where that is more; 0: one by one. Results may differ by rounding.
+  /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: 16 MiB.
+  TORCH_ARG(int64_t, workspace) = int64_t{16} << 20;
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
   /// or one per parameter. Default: empty; `param_groups` and `route` set them.
   TORCH_ARG(std::vector<std::string>, names);
@@ -131,6 +136,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     non_negative("lr", lr_);
     non_negative("weight_decay", weight_decay_);
     non_negative("eps", eps_);
+    TORCH_CHECK(workspace_ >= 0, "root_optim::options: expected workspace >= 0, got ", workspace_);
     below_one("momentum", momentum_);
     below_one("betas[0]", std::get<0>(betas_));
     below_one("betas[1]", std::get<1>(betas_));
@@ -142,7 +148,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     detail::validate_policy(orthogonalizer_);
   }
 
-  /// Every option and the settings of both policies, by name.
+  /// Every option but the workspace, and the settings of both policies, by name.
   Fields fields() const {
     Fields out;
     out.set("lr", lr_);

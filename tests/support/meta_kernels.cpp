@@ -2,6 +2,7 @@
 // Copyright (c) root_optim contributors
 #include "meta_kernels.hpp"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 namespace {
@@ -50,8 +51,11 @@ bool any_on_cpu(const Values& values) {
 }
 
 std::unique_ptr<at::ObserverContext> on_enter(const at::RecordFunction& function) {
-  if (recording != nullptr && depth++ == 0) {
+  if (recording == nullptr) return nullptr;
+  if (function.operator_name()) recording->operators.push_back(*function.operator_name());
+  if (depth++ == 0) {
     recording->names.insert(function.name());
+    ++recording->calls;
   }
   return nullptr;
 }
@@ -97,6 +101,23 @@ const std::set<std::string>& synchronizing_operators() {
       "aten::cpu", "aten::cuda", "aten::pin_memory", "aten::_pin_memory", "aten::lift",
       "aten::lift_fresh"};
   return names;
+}
+
+bool has_cuda_library() {
+  const auto found = c10::Dispatcher::singleton().findSchema({"aten::mm", ""});
+  return found && found->hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+}
+
+bool has_cuda_kernel(const c10::OperatorName& name) {
+  const auto found = c10::Dispatcher::singleton().findSchema(name);
+  if (!found) return false;
+  for (const c10::DispatchKey key :
+       {c10::DispatchKey::CUDA, c10::DispatchKey::CompositeExplicitAutograd,
+        c10::DispatchKey::CompositeExplicitAutogradNonFunctional,
+        c10::DispatchKey::CompositeImplicitAutograd}) {
+    if (found->hasKernelForDispatchKey(key)) return true;
+  }
+  return false;
 }
 
 }  // namespace test

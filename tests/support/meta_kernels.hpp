@@ -10,13 +10,14 @@
 
 #include <ATen/record_function.h>
 
+#include <cstdint>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace test {
 
-/// Collects, while it lives, the operators that this thread calls itself; operators that those call
-/// in turn are not listed.
+/// Collects, while it lives, the operators that this thread calls.
 class OperatorRecorder {
  public:
   OperatorRecorder();
@@ -24,14 +25,20 @@ class OperatorRecorder {
   OperatorRecorder(const OperatorRecorder&) = delete;
   OperatorRecorder& operator=(const OperatorRecorder&) = delete;
 
-  /// "aten::mul", "aten::copy_", ...
+  /// Those that it calls itself, "aten::mul", "aten::copy_", ...
   const std::set<std::string>& names() const { return record_.names; }
+  /// How often it calls one itself.
+  int64_t calls() const { return record_.calls; }
+  /// Those that it calls itself and those that they call in turn, with overloads.
+  const std::vector<c10::OperatorName>& operators() const { return record_.operators; }
   /// Those that made a CPU tensor: in a step on another device, a copy in the making.
   const std::set<std::string>& on_cpu() const { return record_.on_cpu; }
 
   struct Record {
     std::set<std::string> names;
     std::set<std::string> on_cpu;
+    int64_t calls = 0;
+    std::vector<c10::OperatorName> operators;
   };
 
  private:
@@ -42,5 +49,10 @@ class OperatorRecorder {
 /// Operators that wait for the device, or whose result has a data-dependent shape: none may appear
 /// in a step. Copies between host and device show in OperatorRecorder::on_cpu.
 const std::set<std::string>& synchronizing_operators();
+
+/// Whether LibTorch has its CUDA library, with or without a device.
+bool has_cuda_library();
+/// Whether an operator runs on CUDA tensors: it has a kernel there, or is made of others.
+bool has_cuda_kernel(const c10::OperatorName& name);
 
 }  // namespace test

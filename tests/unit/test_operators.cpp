@@ -51,6 +51,12 @@ void check_step(typename Optimizer::Options options, at::TensorOptions where) {
   if (where.device() == at::kMeta) {
     CHECK((recorder.on_cpu() == std::set<std::string>{}));
   }
+  if (test::has_cuda_library()) {
+    for (const c10::OperatorName& name : recorder.operators()) {
+      INFO(name);
+      CHECK(test::has_cuda_kernel(name));
+    }
+  }
 }
 
 std::vector<at::Device> devices_and_meta() {
@@ -85,6 +91,15 @@ TEST_CASE("a step of Muon and RootPaper calls nothing that synchronizes", "[oper
   check_step<RootPaper>(root_paper(), where);
 }
 
+TEST_CASE("the tests above look for CUDA kernels where LibTorch has them", "[operators]") {
+  if (test::has_cuda_library()) {
+    CHECK(test::has_cuda_kernel({"aten::baddbmm", "out"}));
+  } else {
+    WARN("CUDA: skipped, LibTorch has no CUDA library here");
+  }
+  CHECK_FALSE(test::has_cuda_kernel({"aten::no_such_operator", ""}));
+}
+
 TEST_CASE("a step on meta tensors takes every layout", "[operators]") {
   const auto where = on(at::kMeta, at::kFloat);
   for (const Layout& layout :
@@ -99,6 +114,33 @@ TEST_CASE("a step on meta tensors takes every layout", "[operators]") {
     CHECK(forbidden(recorder) == std::vector<std::string>{});
     CHECK((recorder.on_cpu() == std::set<std::string>{}));
   }
+}
+
+TEST_CASE("the operators of a step grow with the shapes, not with the parameters", "[operators]") {
+  const auto calls = [](int64_t count, const RootOptions& options) {
+    std::vector<at::Tensor> parameters;
+    for (int64_t i = 0; i < count; ++i) {
+      for (const std::vector<int64_t>& shape :
+           std::vector<std::vector<int64_t>>{{16, 24}, {24, 16}, {16, 4, 3, 3}, {24}}) {
+        parameters.push_back(at::ones(shape).requires_grad_(true));
+        parameters.back().mutable_grad() = at::ones(shape);
+      }
+    }
+    Root root(parameters, options);
+    root.step();
+    test::OperatorRecorder recorder;
+    root.step();
+    return recorder.calls();
+  };
+  if (TORCH_VERSION_MAJOR < 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6)) {
+    WARN("lists: skipped, LibTorch before 2.6 takes them one by one");
+    return;
+  }
+  const int64_t of_two = calls(2, RootOptions());
+  INFO(of_two << " for two parameters of each shape");
+  CHECK(calls(20, RootOptions()) == of_two);
+  // One by one, as soon as the workspace says so.
+  CHECK(calls(20, RootOptions().workspace(0)) > 5 * of_two);
 }
 
 TEST_CASE("the recorder sees what synchronizes", "[operators]") {

@@ -39,6 +39,7 @@ TEST_CASE("options out of range are refused by name and value", "[errors][option
   refused(RootOptions(-1e-3), "expected lr to be finite and >= 0, got -0.001");
   refused(RootOptions(inf), "expected lr to be finite and >= 0, got inf");
   refused(RootOptions(nan), "expected lr to be finite and >= 0, got nan");
+  refused(RootOptions().workspace(-1), "expected workspace >= 0, got -1");
   refused(RootOptions().weight_decay(-0.1),
           "expected weight_decay to be finite and >= 0, got -0.1");
   refused(RootOptions().weight_decay(nan), "expected weight_decay to be finite and >= 0, got nan");

@@ -49,6 +49,7 @@ TEST_CASE("Root's defaults are the paper's", "[options]") {
   CHECK(options.layout() == Layout());
   CHECK(options.betas() == std::make_tuple(0.9, 0.95));
   CHECK(options.eps() == 1e-8);
+  CHECK(options.workspace() == 16 * 1024 * 1024);
   CHECK(options.names().empty());
 }
 

@@ -108,8 +108,7 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
   at::Tensor next = at::empty_like(x);
   at::Tensor gram = at::empty({x.size(0), x.size(1), x.size(1)}, x.options());  // R
   at::Tensor step = at::empty_like(gram);                                       // P
-  at::Tensor product = at::empty_like(gram);                                    // Q
-  at::Tensor scratch = at::empty_like(gram);
+  at::Tensor product, scratch;                                                  // Q
   size_t t = 0;
   for (const int64_t length : runs) {
     symmetric_product_out(gram, x, x, blocks);
@@ -123,6 +122,10 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
         symmetric_product_out(step, gram, gram, blocks, gram, b, c);
       }
       step.diagonal(0, 1, 2).add_(a);
+      if (!product.defined()) {  // not before the norm, which takes a float64 copy of R²
+        product = at::empty_like(gram);
+        scratch = at::empty_like(gram);
+      }
       if (i + 1 < length) {
         at::bmm_out(scratch, step, gram);
         at::bmm_out(gram, scratch, step);

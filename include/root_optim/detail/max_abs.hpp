@@ -1,30 +1,110 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The largest magnitude in each matrix of a batch.
+// The largest magnitude in each matrix of a batch, and in each tensor of a list.
 #pragma once
 
+#include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
+#include <ATen/Parallel.h>  // parallel_for
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/amin.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/maximum.h>
+#include <ATen/ops/stack.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #include <vector>
+
+#include <root_optim/detail/foreach.hpp>
 
 namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
+/// max |x[i]| of n numbers; NaN if there is one. With the sign bit cleared the order of values is the
+/// order of bits, NaN last.
+template <class T>
+T max_abs_of(const T* x, int64_t n) {
+  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+  constexpr Bits magnitude = ~(Bits{1} << (sizeof(T) * 8 - 1));
+  constexpr int64_t lanes = 64 / sizeof(T);  // side by side, so that compilers vectorize them
+  Bits largest[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    Bits bits[lanes];
+    std::memcpy(bits, x + i, sizeof bits);
+    for (int64_t j = 0; j < lanes; ++j) largest[j] = std::max(largest[j], bits[j] & magnitude);
+  }
+  for (; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    largest[0] = std::max(largest[0], bits & magnitude);
+  }
+  const Bits result = *std::max_element(largest, largest + lanes);
+  T value;
+  std::memcpy(&value, &result, sizeof value);
+  return value;
+}
+
+inline bool has_cpu_kernel(const at::Tensor& x) {
+  return x.is_cpu() && x.is_contiguous() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+}
+
 /// max |x[i]| of each i, in x's dtype: [k, …] -> [k, 1, …]. NaN if there is one; x must not be empty.
 ///
-/// From the largest and the smallest entry: the norm of order ∞ is not vectorized over two dimensions
-/// on the CPU. In steps of 768 wide layers, 4.6 % of the time became 0.6 %.
+/// On the CPU in one pass; elsewhere from the largest and the smallest entry, since the norm of order ∞
+/// is no faster.
 inline at::Tensor max_abs(const at::Tensor& x) {
+  if (has_cpu_kernel(x)) {
+    std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
+    shape[0] = x.size(0);
+    at::Tensor result = at::empty(shape, x.options());
+    const int64_t k = x.size(0), n = x.numel() / std::max<int64_t>(k, 1);
+    constexpr int64_t chunk = 1 << 16;
+    const int64_t chunks = (n + chunk - 1) / chunk;
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "root_optim::max_abs", [&] {
+      const scalar_t* values = x.data_ptr<scalar_t>();
+      std::vector<scalar_t> parts(static_cast<size_t>(k * chunks));
+      at::parallel_for(0, k * chunks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part) {
+          const int64_t first = part % chunks * chunk;
+          parts[static_cast<size_t>(part)] =
+              max_abs_of(values + part / chunks * n + first, std::min(chunk, n - first));
+        }
+      });
+      for (int64_t i = 0; i < k; ++i) {
+        result.data_ptr<scalar_t>()[i] = max_abs_of(parts.data() + i * chunks, chunks);
+      }
+    });
+    return result;
+  }
   std::vector<int64_t> dimensions;
   for (int64_t d = 1; d < x.dim(); ++d) dimensions.push_back(d);
   return at::maximum(at::amax(x, dimensions, /*keepdim=*/true),
                      at::amin(x, dimensions, /*keepdim=*/true).neg_());
+}
+
+/// max |x| of each of n tensors of one dtype and device: [n]. NaN where there is one; none may be
+/// empty.
+inline at::Tensor max_abs_each(const std::vector<at::Tensor>& tensors) {
+  if (std::all_of(tensors.begin(), tensors.end(), has_cpu_kernel)) {
+    at::Tensor result =
+        at::empty({static_cast<int64_t>(tensors.size())}, tensors.front().options());
+    AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "root_optim::max_abs_each", [&] {
+      for (size_t i = 0; i < tensors.size(); ++i) {
+        result.data_ptr<scalar_t>()[i] =
+            max_abs_of(tensors[i].data_ptr<scalar_t>(), tensors[i].numel());
+      }
+    });
+    return result;
+  }
+  return at::stack(foreach_max_norm(tensors));
 }
 
 }  // namespace detail

@@ -6,19 +6,34 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
-#include <utility>
+#include <vector>
 
+#include <root_optim/detail/foreach.hpp>
 #include <root_optim/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/options.hpp>                  // NonFinite, ParamState
 
 namespace root_optim {
 inline namespace v0 {
 namespace detail {
+
+/// x in `dtype`, itself where it has it: `Tensor::to` would be an operator all the same.
+inline at::Tensor as_dtype(const at::Tensor& x, at::ScalarType dtype) {
+  return x.scalar_type() == dtype ? x : x.to(dtype);
+}
+
+/// Whether all flags of a bool tensor on the CPU are set.
+inline bool all_true(const at::Tensor& flags) {
+  const bool* values = flags.data_ptr<bool>();
+  return std::all_of(values, values + flags.numel(), [](bool flag) { return flag; });
+}
 
 /// Whether each number is finite; for magnitudes, so that one comparison tells (NaN < ∞ is false).
 inline at::Tensor is_finite(const at::Tensor& magnitude) {
@@ -31,39 +46,57 @@ inline at::Tensor is_finite(const at::Tensor& magnitude) {
 /// is saved.
 inline at::Tensor where_usable(const at::Tensor& usable, const at::Tensor& next,
                                const at::Tensor& old) {
-  if (usable.is_cpu()) {
-    const bool* flags = usable.data_ptr<bool>();
-    if (std::all_of(flags, flags + usable.numel(), [](bool flag) { return flag; })) return next;
-  }
-  return at::where(usable, next, old.to(next.scalar_type()));
+  if (usable.is_cpu() && all_true(usable)) return next;
+  return at::where(usable, next, as_dtype(old, next.scalar_type()));
 }
 
-/// The counters of a parameter after a step, made before the commit, which must not fail; undefined
-/// where nothing was counted.
-struct FaultCounters {
-  at::Tensor skipped, non_finite;
-};
+/// The counters of k parameters after a step, made before the commit, which must not fail: `skipped` of
+/// each, then `non_finite` of each. Empty where nothing was counted.
+using FaultCounters = std::vector<at::Tensor>;
 
-/// @param usable, own whether the step is taken, and whether the parameter's own gradient is finite:
-/// one bool each.
-inline FaultCounters next_counters(ParamState& state, const at::Tensor& usable,
+/// The states' `skipped` side by side, [k].
+inline at::Tensor skipped_of(const std::vector<ParamState*>& states) {
+  std::vector<at::Tensor> skipped;
+  for (ParamState* state : states) skipped.push_back(state->skipped());
+  return at::stack(skipped);
+}
+
+/// @param usable whether each step is taken, or all of them: bool, [k] or [].
+/// @param own whether each parameter's own gradient is finite: bool, [k].
+inline FaultCounters next_counters(const std::vector<ParamState*>& states, const at::Tensor& usable,
                                    const at::Tensor& own) {
-  return {at::where(usable, state.skipped(), state.skipped().add(1)),
-          at::where(own, state.non_finite(), state.non_finite().add(1))};
+  if (usable.is_cpu() && all_true(usable) && all_true(own)) return {};
+  std::vector<at::Tensor> non_finite;
+  for (ParamState* state : states) non_finite.push_back(state->non_finite());
+  const at::Tensor skipped = skipped_of(states), faults = at::stack(non_finite);
+  return at::cat(
+             {at::where(usable, skipped, skipped.add(1)), at::where(own, faults, faults.add(1))})
+      .unbind(0);
 }
 
-/// The last part of a parameter's commit.
-inline void commit_counters(ParamState& state, FaultCounters& next) {
-  if (next.skipped.defined()) {
-    state.skipped() = std::move(next.skipped);
-    state.non_finite() = std::move(next.non_finite);
+/// The last part of the commit of parameter i of several.
+inline void commit_counters(ParamState& state, const FaultCounters& next, size_t i) {
+  if (!next.empty()) {
+    state.skipped().copy_(next[i]);
+    state.non_finite().copy_(next[next.size() / 2 + i]);
   }
   ++state.step();
 }
 
+/// The last part of the commit of all of them.
+inline void commit_counters(const std::vector<ParamState*>& states, const FaultCounters& next) {
+  if (!next.empty()) {
+    std::vector<at::Tensor> to;
+    for (ParamState* state : states) to.push_back(state->skipped());
+    for (ParamState* state : states) to.push_back(state->non_finite());
+    foreach_copy(to, next);
+  }
+  for (ParamState* state : states) ++state->step();
+}
+
 /// The parameter's gradient in the dtype of its state.
 inline at::Tensor state_gradient(const at::Tensor& parameter) {
-  return parameter.grad().to(state_dtype(parameter));
+  return as_dtype(parameter.grad(), state_dtype(parameter));
 }
 
 /// A gradient with Inf and NaN replaced by 0 if the policy says so.

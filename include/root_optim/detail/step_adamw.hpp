@@ -5,11 +5,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/stack.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include <root_optim/adamw.hpp>
@@ -22,70 +22,84 @@ namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
+/// Parameters that are stepped in one way: by the fused kernel or not, with state of one dtype, after
+/// one number of steps.
+struct AdamWPart {
+  std::vector<at::Tensor> parameters, gradients;
+  std::vector<ParamState*> states;
+  at::Tensor own;          ///< whether each gradient is finite: bool, [k]
+  FaultCounters counters;  ///< empty where nothing was counted
+};
+
+/// Sets `own`, and cleans the gradients if the policy says so; returns whether all can be squared.
+inline at::Tensor check_gradients(AdamWPart& part, NonFinite policy) {
+  at::Tensor largest = max_abs_each(part.gradients);
+  part.own = is_finite(largest);
+  if (policy == NonFinite::Zero) {
+    for (at::Tensor& gradient : part.gradients) gradient = cleaned(gradient, policy);
+    largest = max_abs_each(part.gradients);
+  }
+  return is_finite(largest.square()).all();
+}
+
+/// t of each parameter, counted from 1: steps less those skipped, which only the device knows. [k]
+inline at::Tensor taken_steps(const AdamWPart& part) {
+  return skipped_of(part.states).neg_().add_(part.states.front()->step() + 1);
+}
+
 /// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
 /// NonFinite::Skip all or none.
 ///
-/// By the fused kernel what it takes, by `adamw_step` the rest. An error leaves each parameter with its
-/// state, before or after.
+/// By the fused kernel what it takes, by `adamw_step`, one by one, the rest. An error leaves each
+/// parameter with its state, before or after.
 template <class Options>
 void step_adamw(const Options& options, const std::vector<at::Tensor>& parameters,
                 const std::vector<ParamState*>& states) {
-  const auto [beta1, beta2] = options.betas();
-  const bool guarded = options.non_finite() != NonFinite::Propagate;
-  std::vector<at::Tensor> own;  // of each gradient: whether it is finite
-  at::Tensor usable;            // whether all can be squared
-  if (guarded) {
-    std::vector<at::Tensor> squares;
-    for (const at::Tensor& parameter : parameters) {
-      const at::Tensor gradient = state_gradient(parameter).reshape({1, -1});
-      const at::Tensor largest = max_abs(gradient).reshape({});
-      own.push_back(is_finite(largest));
-      const bool as_it_is = options.non_finite() != NonFinite::Zero;
-      const at::Tensor used =
-          as_it_is ? largest : max_abs(cleaned(gradient, NonFinite::Zero)).reshape({});
-      squares.push_back(used.square().to(at::kDouble));
+  std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart> parts;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const at::Tensor gradient = state_gradient(parameters[i]);
+    const bool fused = fused_adamw_takes(parameters[i], gradient, states[i]->exp_avg());
+    AdamWPart& part = parts[{fused, gradient.scalar_type(), states[i]->step()}];
+    part.parameters.push_back(parameters[i]);
+    part.gradients.push_back(gradient);
+    part.states.push_back(states[i]);
+  }
+  at::Tensor usable;  // whether all gradients can be squared: one bool
+  if (options.non_finite() != NonFinite::Propagate) {
+    for (auto& [way, part] : parts) {
+      const at::Tensor squares = check_gradients(part, options.non_finite());
+      usable = usable.defined() ? usable.logical_and(squares) : squares;
     }
-    usable = is_finite(at::stack(squares)).all();
+    for (auto& [way, part] : parts) {
+      part.counters = next_counters(part.states, usable, part.own);
+    }
   }
 
-  const size_t size = parameters.size();
-  std::vector<FaultCounters> counters(size);
-  if (guarded) {
-    for (size_t i = 0; i < size; ++i) counters[i] = next_counters(*states[i], usable, own[i]);
-  }
-
-  std::map<at::ScalarType, AdamWLists> fused;
-  for (size_t i = 0; i < size; ++i) {
-    const at::Tensor& parameter = parameters[i];
-    ParamState& state = *states[i];
-    const at::Tensor gradient = cleaned(state_gradient(parameter), options.non_finite());
-    const at::Tensor t = state.skipped().neg().add_(state.step() + 1);
-    if (fused_adamw_takes(parameter, gradient, state.exp_avg())) {
-      AdamWLists& lists = fused[parameter.scalar_type()];
-      lists.parameters.push_back(parameter);
-      lists.gradients.push_back(gradient);
-      lists.exp_avgs.push_back(state.exp_avg());
-      lists.exp_avg_sqs.push_back(state.exp_avg_sq());
-      lists.steps.push_back(t.to(at::kFloat));
-      lists.indices.push_back(i);
+  const auto [beta1, beta2] = options.betas();
+  for (auto& [way, part] : parts) {
+    const at::Tensor t = taken_steps(part);
+    if (std::get<0>(way)) {
+      fused_adamw(part.parameters, part.gradients, part.states, t, usable, options.lr(), beta1,
+                  beta2, options.eps(), options.weight_decay());
+      commit_counters(part.states, part.counters);
       continue;
     }
-    AdamWResult next =
-        adamw_step(parameter, gradient, state.exp_avg(), state.exp_avg_sq(), t, options.lr(), beta1,
-                   beta2, options.eps(), options.weight_decay());
-    if (guarded) {
-      next.parameter = where_usable(usable, next.parameter, parameter);
-      next.exp_avg = where_usable(usable, next.exp_avg, state.exp_avg());
-      next.exp_avg_sq = where_usable(usable, next.exp_avg_sq, state.exp_avg_sq());
+    for (size_t i = 0; i < part.parameters.size(); ++i) {
+      const at::Tensor& parameter = part.parameters[i];
+      ParamState& state = *part.states[i];
+      AdamWResult next = adamw_step(parameter, part.gradients[i], state.exp_avg(),
+                                    state.exp_avg_sq(), t[static_cast<int64_t>(i)], options.lr(),
+                                    beta1, beta2, options.eps(), options.weight_decay());
+      if (usable.defined()) {
+        next.parameter = where_usable(usable, next.parameter, parameter);
+        next.exp_avg = where_usable(usable, next.exp_avg, state.exp_avg());
+        next.exp_avg_sq = where_usable(usable, next.exp_avg_sq, state.exp_avg_sq());
+      }
+      parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
+      state.exp_avg().copy_(next.exp_avg);
+      state.exp_avg_sq().copy_(next.exp_avg_sq);
+      commit_counters(state, part.counters, i);
     }
-    parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
-    state.exp_avg().copy_(next.exp_avg);
-    state.exp_avg_sq().copy_(next.exp_avg_sq);
-    commit_counters(*states[i], counters[i]);
-  }
-  for (auto& [dtype, lists] : fused) {
-    fused_adamw(lists, usable, options.lr(), beta1, beta2, options.eps(), options.weight_decay());
-    for (const size_t i : lists.indices) commit_counters(*states[i], counters[i]);
   }
 }
 

@@ -6,15 +6,17 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <root_optim/detail/foreach.hpp>
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>  // is_supported
@@ -27,9 +29,28 @@ namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
-/// Tensors of one shape along a new first dimension; a view when there is only one.
-inline at::Tensor stack(const std::vector<at::Tensor>& tensors) {
-  return tensors.size() == 1 ? tensors.front().unsqueeze(0) : at::stack(tensors);
+/// Tensors of one shape along a new first dimension, in `dtype`; a view when there is only one of it.
+inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType dtype) {
+  if (tensors.size() == 1) return as_dtype(tensors.front(), dtype).unsqueeze(0);
+  const at::ScalarType own = tensors.front().scalar_type();
+  const bool same = std::all_of(tensors.begin(), tensors.end(), [own](const at::Tensor& tensor) {
+    return tensor.scalar_type() == own;
+  });
+  if (same) return as_dtype(at::stack(tensors), dtype);
+  std::vector<at::Tensor> converted;
+  for (const at::Tensor& tensor : tensors) converted.push_back(as_dtype(tensor, dtype));
+  return at::stack(converted);
+}
+
+/// What the parameters get, from their values side by side: in the parameter's dtype and strides, so
+/// that copying it allocates nothing.
+inline std::vector<at::Tensor> ready_to_copy(const at::Tensor& values,
+                                             const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Tensor> ready = as_dtype(values, parameters.front().scalar_type()).unbind(0);
+  for (size_t i = 0; i < ready.size(); ++i) {
+    if (!parameters[i].is_contiguous()) ready[i] = at::empty_like(parameters[i]).copy_(ready[i]);
+  }
+  return ready;
 }
 
 /// orthogonalizer(x). If x is the last that needs its memory, it may be overwritten.
@@ -45,23 +66,28 @@ at::Tensor orthogonalized(const Orthogonalizer& orthogonalizer, at::Tensor x) {
 
 /// Steps equally shaped parameters of one group, on one device, as one batch.
 ///
-/// Order: everything is computed into new tensors, then committed parameter by parameter: the
-///        parameter, its momentum, its counters. An error leaves each with its state, before or after.
+/// Order: everything is computed into new tensors, then committed, which allocates nothing: an error
+///        leaves all of the batch as it was.
 template <class F, class O>
 void step_matrices(const OrthogonalizedOptions<F, O>& options,
                    const std::vector<at::Tensor>& parameters,
                    const std::vector<ParamState*>& states) {
-  const size_t size = parameters.size();
+  const at::ScalarType dtype = state_dtype(parameters.front());
   std::vector<at::Tensor> gradients, buffers;
-  for (size_t i = 0; i < size; ++i) {
-    gradients.push_back(state_gradient(parameters[i]));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    gradients.push_back(parameters[i].grad());
     buffers.push_back(states[i]->momentum_buffer());
   }
-  const at::Tensor raw = stack(gradients), buffer = stack(buffers);
-  const at::Tensor gradient = cleaned(raw, options.non_finite());
-  Momentum momentum = accumulate_momentum(buffer, gradient, options.momentum(),
-                                          options.momentum_form(), options.nesterov());
   const bool guarded = options.non_finite() != NonFinite::Propagate;
+  at::Tensor gradient = stack(gradients, dtype);
+  at::Tensor own;  // of each gradient: whether it is finite, where it is not simply `usable`
+  if (options.non_finite() == NonFinite::Zero) {
+    own = is_finite(max_abs(gradient)).reshape({-1});
+    gradient = cleaned(gradient, NonFinite::Zero);
+  }
+  Momentum momentum = accumulate_momentum(stack(buffers, dtype), gradient, options.momentum(),
+                                          options.momentum_form(), options.nesterov());
+  gradient.reset();
   const at::Tensor usable = guarded ? is_finite(max_abs(momentum.update)) : at::Tensor();
 
   // Each tensor is released where the next one takes its place: beside M at most three matrices.
@@ -83,35 +109,29 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
                     : std::string("no tensor"));
     directions.push_back(std::move(direction));
   }
-  at::Tensor values = decayed(stack(parameters), options.lr(), options.weight_decay(),
-                              momentum.buffer.scalar_type());
-  const auto targets = block_views(values, options.layout());
-  for (size_t block = 0; block < targets.size(); ++block) {
+  at::Tensor values =
+      decayed(stack(parameters, dtype), options.lr(), options.weight_decay(), dtype);
+  const auto blocks = block_views(values, options.layout());
+  for (size_t block = 0; block < blocks.size(); ++block) {
     at::Tensor& direction = directions[block];
     const double scale = lr_scale(options.scale(), direction.size(1), direction.size(2));
-    add_direction(targets[block], direction.reshape(targets[block].sizes()), options.lr(), scale);
+    add_direction(blocks[block], direction.reshape(blocks[block].sizes()), options.lr(), scale);
     direction.reset();
   }
-  std::vector<FaultCounters> counters(size);
+  FaultCounters counters;
   if (guarded) {
-    values = where_usable(usable, values, stack(parameters));
-    momentum.buffer = where_usable(usable, momentum.buffer, buffer);
-    const at::Tensor own =
-        options.non_finite() == NonFinite::Zero ? is_finite(max_abs(raw)) : usable;
-    for (size_t i = 0; i < size; ++i) {
-      const auto index = static_cast<int64_t>(i);
-      counters[i] =
-          next_counters(*states[i], usable.reshape({-1})[index], own.reshape({-1})[index]);
-    }
+    values = where_usable(usable, values, stack(parameters, dtype));
+    momentum.buffer = where_usable(usable, momentum.buffer, stack(buffers, dtype));
+    const at::Tensor taken = usable.reshape({-1});
+    counters = next_counters(states, taken, own.defined() ? own : taken);
   }
 
-  for (size_t i = 0; i < size; ++i) {  // commit: the parameter first, the only copy that may fail
-    const auto index = static_cast<int64_t>(i);
-    const at::Tensor value = values[index], next = momentum.buffer[index];
-    parameters[i].copy_(value);
-    states[i]->momentum_buffer().copy_(next);
-    commit_counters(*states[i], counters[i]);
-  }
+  const std::vector<at::Tensor> ready = ready_to_copy(values, parameters);
+  const std::vector<at::Tensor> ready_buffers = momentum.buffer.unbind(0);
+  std::vector<at::Tensor> targets = parameters;
+  foreach_copy(targets, ready);
+  foreach_copy(buffers, ready_buffers);
+  commit_counters(states, counters);
 }
 
 }  // namespace detail
