@@ -17,6 +17,7 @@
 #include <root_optim/exact_polar.hpp>
 #include <root_optim/iteration_plan.hpp>
 #include <root_optim/layout.hpp>
+#include <root_optim/lr_scheduler.hpp>
 #include <root_optim/momentum.hpp>
 #include <root_optim/newton_schulz.hpp>
 #include <root_optim/optimizer.hpp>
