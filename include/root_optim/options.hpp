@@ -248,11 +248,15 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     archive.read("step", step);
     TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
     read.step_ = step.toInt();
-    archive.try_read("momentum_buffer", read.momentum_buffer_);
-    archive.try_read("exp_avg", read.exp_avg_);
-    archive.try_read("exp_avg_sq", read.exp_avg_sq_);
-    archive.try_read("skipped", read.skipped_);
-    archive.try_read("non_finite", read.non_finite_);
+    // Detached: that an archive marks a tensor as requiring a gradient is damage, and not checked.
+    const auto read_tensor = [&archive](const char* key, at::Tensor& into) {
+      if (archive.try_read(key, into)) into = into.detach();
+    };
+    read_tensor("momentum_buffer", read.momentum_buffer_);
+    read_tensor("exp_avg", read.exp_avg_);
+    read_tensor("exp_avg_sq", read.exp_avg_sq_);
+    read_tensor("skipped", read.skipped_);
+    read_tensor("non_finite", read.non_finite_);
     *this = std::move(read);
   }
   void serialize(torch::serialize::OutputArchive& archive) const override {

@@ -182,6 +182,24 @@ TEST_CASE("state moves to the parameter's device and dtype of state", "[checkpoi
   }
 }
 
+TEST_CASE("loaded state requires no gradient, whatever the file says", "[checkpoint]") {
+  Model<Root> model, loaded;
+  train(model.optimizer, model.parameters, 0, 2);
+  const auto state = [](Model<Root>& of, size_t i) -> ParamState& {
+    return static_cast<ParamState&>(
+        *of.optimizer.state().at(root_optim::detail::state_key(of.parameters[i])));
+  };
+  const std::string clean = saved(model.optimizer);
+  state(model, 0).momentum_buffer().requires_grad_();
+  state(model, 2).exp_avg_sq().requires_grad_();
+  const std::string marked = saved(model.optimizer);
+  CHECK(marked != clean);
+  load_from(loaded.optimizer, marked);
+  CHECK_FALSE(state(loaded, 0).momentum_buffer().requires_grad());
+  CHECK_FALSE(state(loaded, 2).exp_avg_sq().requires_grad());
+  CHECK(saved(loaded.optimizer) == clean);
+}
+
 TEST_CASE("a checkpoint holds values, not addresses", "[checkpoint]") {
   Model<Root> a, b;
   train(a.optimizer, a.parameters, 0, 2);
