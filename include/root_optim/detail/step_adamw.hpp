@@ -68,7 +68,7 @@ void step_adamw(const Options& options, const std::vector<at::Tensor>& parameter
   if (options.non_finite() != NonFinite::Propagate) {
     for (auto& [way, part] : parts) {
       const at::Tensor squares = check_gradients(part, options.non_finite());
-      usable = usable.defined() ? usable.logical_and(squares) : squares;
+      usable = usable.defined() ? usable.bitwise_and(squares) : squares;
     }
     for (auto& [way, part] : parts) {
       part.counters = next_counters(part.states, usable, part.own);
