@@ -203,10 +203,10 @@ class Calibrator {
     std::vector<std::pair<double, Spectrum>> parts;
     for (int64_t i = 0; i < std::min(options_.samples, count); ++i) {
       const Source& source = sources[static_cast<size_t>((turn * options_.samples + i) % count)];
-      const at::Tensor u =
-          detail::next_update(optimizer_, *source.parameter, options)[source.matrix];
-      parts.emplace_back(1.0, measured_spectrum(gram_singular_values(options.filter()(u)[0]),
-                                                NormKind::Schatten8));
+      const at::Tensor body =
+          detail::next_update(optimizer_, *source.parameter, options)[source.matrix].body;
+      parts.emplace_back(1.0,
+                         measured_spectrum(gram_singular_values(body[0]), NormKind::Schatten8));
     }
     return mixture(parts);
   }

@@ -51,14 +51,22 @@ using Checkpoint = std::vector<CheckpointGroup>;
 
 namespace detail {
 
-/// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`.
-inline constexpr int64_t checkpoint_format = 2;
+/// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
+/// `filter_place` and the passes of SoftThreshold.
+inline constexpr int64_t checkpoint_format = 3;
 
 /// Completes what an older format lacks.
 inline void upgrade(Checkpoint& checkpoint, int64_t format) {
-  if (format >= 2) return;
   for (CheckpointGroup& group : checkpoint) {
-    group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));
+    if (format < 2) {
+      group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));
+    }
+    if (format < 3) {
+      group.options.set("filter_place", static_cast<int64_t>(FilterPlace::Momentum));
+      if (group.options.get<std::string>("filter") == "soft_threshold") {
+        group.options.set("filter.passes", int64_t{1});
+      }
+    }
   }
 }
 

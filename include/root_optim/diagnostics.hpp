@@ -105,12 +105,12 @@ struct MatrixReport {
   std::string name;  ///< the parameter's name, or "group g, index i"
   int64_t block;     ///< which of the parameter's matrices
   int64_t rows, cols;
-  double threshold;            ///< ε of the filter; infinite if the filter has none
-  double outlier_share;        ///< share of entries of U that the filter changes
-  double outlier_norm;         ///< ‖U − B‖_F / ‖U‖_F
-  double direction_cosine;     ///< cosine between the exact polar factors of B and of U
-  double spectral_norm;        ///< σ_max of the orthogonalized matrix X
-  double relative_error;       ///< of X against the exact polar factor of B
+  double threshold;      ///< ε of the filter, the mean if it has several; infinite if it has none
+  double outlier_share;  ///< share of entries that the filter changes, of U or the gradient
+  double outlier_norm;   ///< ‖U − B‖_F / ‖U‖_F, or the same of the gradient (FilterPlace)
+  double direction_cosine;  ///< cosine between the exact polar factors with and without the filter
+  double spectral_norm;     ///< σ_max of the orthogonalized matrix X
+  double relative_error;    ///< of X against the exact polar factor of B
   double learning_rate_scale;  ///< lr is multiplied by this for the matrix
 };
 
@@ -128,10 +128,12 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
       int64_t block = 0;
-      for (const at::Tensor& u : detail::next_update(optimizer, parameters[i], options)) {
-        const at::Tensor b = options.filter()(u);
-        const at::Tensor x = options.orthogonalizer()(b);
-        const at::Tensor truth = exact_polar(b);
+      for (const detail::NextMatrix& next :
+           detail::next_update(optimizer, parameters[i], options)) {
+        const at::Tensor& u = next.seen;
+        const at::Tensor& b = next.passed;
+        const at::Tensor x = options.orthogonalizer()(next.body);
+        const at::Tensor truth = exact_polar(next.body);
         MatrixReport report{};
         report.name = detail::display_name(options, g, i);
         report.block = block++;
@@ -139,12 +141,12 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
         report.cols = u.size(2);
         report.threshold = std::numeric_limits<double>::infinity();
         if constexpr (detail::has_threshold<F>::value) {
-          report.threshold = options.filter().threshold(u).template item<double>();
+          report.threshold = options.filter().threshold(u).mean().template item<double>();
         }
         const double entries = static_cast<double>(u.numel());
         report.outlier_share = u.ne(b).sum().item().toDouble() / entries;
         report.outlier_norm = root_optim::relative_error(b, u);
-        const at::Tensor unsplit = exact_polar(u);
+        const at::Tensor unsplit = exact_polar(next.unsplit);
         const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
         report.direction_cosine = norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
         report.spectral_norm = singular_values(x).max().item<double>();

@@ -60,6 +60,13 @@ enum class NonFinite {
   Raise       ///< step() throws before anything changes; the host waits for the gradients
 };
 
+/// Where the outlier filter of matrices acts.
+enum class FilterPlace {
+  Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (ROOT)
+  Gradient  ///< on the gradient, before the momentum: an outlier does not live on in it for 1/(1 − μ)
+            ///< steps
+};
+
 /// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
 /// others; optimizer.hpp does so for Muon.
 template <class OutlierFilter, class Orthogonalizer>
@@ -101,6 +108,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(LrScale, scale) = Defaults::scale;
   /// The outlier filter. Default: as constructed.
   TORCH_ARG(OutlierFilter, filter);
+  /// Where the filter acts. Default: Momentum.
+  TORCH_ARG(FilterPlace, filter_place) = FilterPlace::Momentum;
   /// The orthogonalizer. Default: as constructed.
   TORCH_ARG(Orthogonalizer, orthogonalizer);
   /// Which rule the parameters of the group follow. Default: Auto.
@@ -142,6 +151,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     below_one("betas[1]", std::get<1>(betas_));
     detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
     detail::check_enum("options", "scale", scale_, LrScale::None);
+    detail::check_enum("options", "filter_place", filter_place_, FilterPlace::Gradient);
     detail::check_enum("options", "rule", rule_, Rule::AdamW);
     detail::check_enum("options", "non_finite", non_finite_, NonFinite::Raise);
     detail::validate_policy(filter_);
@@ -165,6 +175,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     Fields layout;
     layout_.serialize(layout);
     out.insert("layout", layout);
+    out.set("filter_place", static_cast<int64_t>(filter_place_));
     out.set("filter", std::string(OutlierFilter::name));
     out.insert("filter", detail::policy_fields(filter_));
     out.set("orthogonalizer", std::string(Orthogonalizer::name));
@@ -197,6 +208,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     options.non_finite_ = in.get_enum("non_finite", NonFinite::Raise);
     options.names_ = in.get<std::vector<std::string>>("names");
     options.layout_.deserialize(in.nested("layout"));
+    options.filter_place_ = in.get_enum("filter_place", FilterPlace::Gradient);
     options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
     options.orthogonalizer_ =
         detail::policy_from_fields<Orthogonalizer>(in.nested("orthogonalizer"));

@@ -88,10 +88,16 @@ struct NoFilter {
 /// | quantile(q)          | the quantile q of its |U| (default, q = 0.90)    |
 /// | absolute(e)          | e                                                |
 /// | relative_to_rms(f)   | f·√mean(U²)                                      |
+/// | scaled(κ, passes)    | ε_ij = κ·r_i·c_j/mean|U|, r and c the means of |U| in row i and column j |
 ///
+/// `scaled` is ours: rows and columns of momentum differ in size by orders of magnitude, and a pattern
+/// of scales r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for
+/// the whole matrix clips the large rows instead. Further passes take the means of what the pass before
+/// has clipped. It needs no order statistic. An entry that outweighs all others together raises the means
+/// with itself, and passes where κ >= 2.
 /// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
-/// With quantile and relative_to_rms the result scales with U; an absolute threshold does not, and
+/// With all modes but absolute the result scales with U (scaled: below 1e30); an absolute threshold does not, and
 /// with it the two MomentumForms differ by the factor 1 − μ.
 /// NaN in U stays in B. An infinite entry is clipped like any outlier, so that B is finite while the
 /// momentum keeps the infinity: by default the optimizer skips such a step (NonFinite).
@@ -102,7 +108,7 @@ class SoftThreshold {
  public:
   static constexpr const char* name = "soft_threshold";
 
-  enum class Mode { Quantile, Absolute, RelativeToRms };
+  enum class Mode { Quantile, Absolute, RelativeToRms, Scaled };
 
   /// The split as published: quantile .90, with 1e-9 added to the threshold.
   static SoftThreshold published() {
@@ -117,10 +123,18 @@ class SoftThreshold {
   SoftThreshold& absolute(double epsilon) { return set(Mode::Absolute, epsilon); }
   /// Range: finite, >= 0; √(max(m, n)·min(m, n)) or more clips nothing.
   SoftThreshold& relative_to_rms(double factor) { return set(Mode::RelativeToRms, factor); }
+  /// @param kappa range: finite, > 0; below 1 it clips what follows the pattern too, more with every pass.
+  /// @param passes range: 1 to 8; each costs three passes over U.
+  SoftThreshold& scaled(double kappa, int64_t passes = 1) {
+    passes_ = passes;
+    return set(Mode::Scaled, kappa);
+  }
 
   Mode mode() const { return mode_; }
   /// The q, ε or factor given to the setter of the mode.
   double value() const { return value_; }
+  /// The passes of `scaled`.
+  int64_t passes() const { return passes_; }
   /// What is added to ε: 1e-9 for `published()`, else 0.
   double floor() const { return floor_; }
 
@@ -129,12 +143,17 @@ class SoftThreshold {
     if (mode_ == Mode::Quantile) {
       TORCH_CHECK(value_ >= 0 && value_ <= 1 && detail::is_finite(value_),
                   "root_optim::SoftThreshold: expected a quantile in [0, 1], got ", value_);
+    } else if (mode_ == Mode::Scaled) {
+      TORCH_CHECK(detail::fits_float32(value_) && value_ > 0,
+                  "root_optim::SoftThreshold: expected a finite kappa > 0, got ", value_);
     } else {
       TORCH_CHECK(detail::fits_float32(value_) && value_ >= 0,
                   "root_optim::SoftThreshold: expected a finite ",
                   mode_ == Mode::Absolute ? "absolute threshold" : "factor of the RMS",
                   " >= 0, got ", value_);
     }
+    TORCH_CHECK(passes_ >= 1 && passes_ <= 8,
+                "root_optim::SoftThreshold: expected 1 <= passes <= 8, got ", passes_);
     TORCH_CHECK(detail::fits_float32(floor_) && floor_ >= 0,
                 "root_optim::SoftThreshold: expected a finite floor >= 0, got ", floor_);
   }
@@ -142,14 +161,17 @@ class SoftThreshold {
     out.set("mode", static_cast<int64_t>(mode_));
     out.set("value", value_);
     out.set("floor", floor_);
+    out.set("passes", passes_);
   }
   void deserialize(const Fields& in) {
-    mode_ = in.get_enum("mode", Mode::RelativeToRms);
+    mode_ = in.get_enum("mode", Mode::Scaled);
     value_ = in.get<double>("value");
     floor_ = in.get<double>("floor");
+    passes_ = in.get<int64_t>("passes");
   }
 
-  /// ε of each matrix: [k, m, n] -> [k, 1, 1], in float64 for float64, else float32.
+  /// ε of each matrix: [k, m, n] -> [k, 1, 1], with `scaled` [k, m, n]; in float64 for float64, else
+  /// float32.
   at::Tensor threshold(const at::Tensor& u) const {
     validate();
     detail::check_matrices(u, "SoftThreshold");
@@ -166,6 +188,8 @@ class SoftThreshold {
             .add_(floor_)
             .to(dtype);
       }
+      case Mode::Scaled:
+        return scaled_threshold(u.to(dtype));
     }
     TORCH_CHECK(false, "root_optim::SoftThreshold: expected a known mode, got ",
                 static_cast<int>(mode_));
@@ -175,6 +199,22 @@ class SoftThreshold {
   at::Tensor operator()(const at::Tensor& u) const { return detail::clamp_to(u, threshold(u)); }
 
  private:
+  at::Tensor scaled_threshold(const at::Tensor& u) const {
+    // Never 0, which would mean "unsplit": a zero matrix has nothing to split, and what underflows is
+    // far below everything else.
+    const double least = u.scalar_type() == at::kDouble ? std::numeric_limits<double>::min()
+                                                        : std::numeric_limits<float>::min();
+    at::Tensor magnitude = u.abs(), threshold;
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+      if (pass > 0) magnitude = detail::clamp_to(u, threshold).abs();
+      const at::Tensor rows = magnitude.mean(2, /*keepdim=*/true);
+      const at::Tensor columns = magnitude.mean(1, /*keepdim=*/true);
+      const at::Tensor mean = rows.mean(1, /*keepdim=*/true).clamp_min_(least);
+      threshold = rows.mul(value_).div_(mean).mul(columns).clamp_min_(least);
+    }
+    return threshold.add_(floor_);
+  }
+
   SoftThreshold& set(Mode mode, double value) {
     mode_ = mode;
     value_ = value;
@@ -184,6 +224,7 @@ class SoftThreshold {
   Mode mode_ = Mode::Quantile;
   double value_ = 0.90;
   double floor_ = 0.0;
+  int64_t passes_ = 1;
 };
 
 }  // namespace v0

@@ -214,7 +214,8 @@ TEST_CASE("generated matrices: the split", "[property][generated]") {
   test::check_property("split", [&] {
     MatrixCase c = *test::matrix_cases();
     if (c.input == at::kBFloat16) c.input = at::kFloat;  // the optimizer hands on float32
-    const int mode = *test::any_in(0, 2);
+    const int mode = *test::any_in(0, 3);
+    const auto passes = *test::any_in<int64_t>(1, 4);
     const double value = 1e-3 * *test::any_in(0, 1000);
     if (c.rows == 0 || c.cols == 0) return;
     const at::Tensor u = test::matrices_of(c);
@@ -227,11 +228,24 @@ TEST_CASE("generated matrices: the split", "[property][generated]") {
       rule.split = test::reference::Split::Absolute;
       rule.split_value = value * std::pow(10.0, c.scale);
       filter.absolute(rule.split_value);
-    } else {
+    } else if (mode == 2) {
       rule.split = test::reference::Split::RelativeToRms;
       rule.split_value = 3 * value;
       filter.relative_to_rms(rule.split_value);
+    } else {
+      rule.split = test::reference::Split::Scaled;
+      rule.split_value = 1e-3 + 6 * value;
+      rule.split_passes = passes;
+      filter.scaled(rule.split_value, passes);
     }
+    // Three roundings of a threshold, an interpolation or a product; of the scaled one those of two
+    // means more, of the pass before too.
+    const double roundings = mode == 3 ? 12 * static_cast<double>(passes) : 4;
+    // The reference's own sums, one after the other, of both means and their product.
+    const double sums =
+        mode == 3 ? 2 * static_cast<double>(passes * (c.rows + c.cols)) * 0x1p-53 : 0;
+    // Passes may shrink entries until they underflow.
+    const double least = mode == 3 ? std::numeric_limits<float>::min() : 0;
     const at::Tensor body = filter(u);
     const auto [outliers, same] = split_outliers(u, filter.threshold(u));
     expect(at::equal(body, same), "split_outliers differs from the filter");
@@ -244,11 +258,11 @@ TEST_CASE("generated matrices: the split", "[property][generated]") {
       const at::Tensor exact = test::reference::split_off_outliers(u[i].to(at::kDouble), rule);
       const double largest = exact.abs().max().item<double>();
       const double error = (body[i].to(at::kDouble) - exact).abs().max().item<double>();
-      // Three roundings of a threshold, an interpolation or a product; a norm, which is a sum of N
-      // squares in float64; and the reference subtracts in float64 what may be as large as U.
-      const double bound =
-          4 * ulp * largest + 0x1p-52 * (std::sqrt(static_cast<double>(c.rows * c.cols)) * largest +
-                                         u[i].to(at::kDouble).abs().max().item<double>());
+      // And a norm, which is a sum of N squares in float64; the reference subtracts in float64 what
+      // may be as large as U.
+      const double bound = (roundings * ulp + sums) * largest + least +
+                           0x1p-52 * (std::sqrt(static_cast<double>(c.rows * c.cols)) * largest +
+                                      u[i].to(at::kDouble).abs().max().item<double>());
       expect(error <= bound, "an error of ", error, " for entries up to ", largest);
     }
   });

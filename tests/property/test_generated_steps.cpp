@@ -42,6 +42,8 @@ struct StepCase {
   int lr_scale = 0;
   int rule = 0;
   int filter = 0, filter_value = 90;
+  int64_t passes = 1;  // of filter 4, the scaled split
+  bool on_gradient = false;
   int64_t schedule = 5;  // steps of AdaNewton
   int form = 0;
   int non_finite = 0;
@@ -56,8 +58,9 @@ void showValue(const StepCase& c, std::ostream& out) {
       << ", " << c.steps << " steps, momentum ." << c.momentum << (c.ema ? ", EMA" : ", sum")
       << (c.nesterov ? ", Nesterov" : "") << ", weight decay ." << c.weight_decay << ", lr 1e-"
       << c.lr << ", scale " << c.lr_scale << ", rule " << c.rule << ", filter " << c.filter
-      << " at ." << c.filter_value << ", " << c.schedule << " iterations, form " << c.form
-      << ", seed " << c.seed << '\n';
+      << " at ." << c.filter_value << " in " << c.passes << " passes"
+      << (c.on_gradient ? " on the gradient" : "") << ", " << c.schedule << " iterations, form "
+      << c.form << ", seed " << c.seed << '\n';
 }
 
 rc::Gen<StepCase> step_cases() {
@@ -75,8 +78,9 @@ rc::Gen<StepCase> step_cases() {
       set(&StepCase::steps, any_in<int64_t>(1, 3)), set(&StepCase::momentum, any_in(0, 99)),
       set(&StepCase::ema), set(&StepCase::nesterov), set(&StepCase::weight_decay, any_in(0, 99)),
       set(&StepCase::lr, any_in(0, 6)), set(&StepCase::lr_scale, any_in(0, 3)),
-      set(&StepCase::rule, any_in(0, 2)), set(&StepCase::filter, any_in(0, 3)),
-      set(&StepCase::filter_value, any_in(0, 100)), set(&StepCase::schedule, any_in<int64_t>(3, 9)),
+      set(&StepCase::rule, any_in(0, 2)), set(&StepCase::filter, any_in(0, 4)),
+      set(&StepCase::filter_value, any_in(0, 100)), set(&StepCase::passes, any_in<int64_t>(1, 3)),
+      set(&StepCase::on_gradient), set(&StepCase::schedule, any_in<int64_t>(3, 9)),
       set(&StepCase::form, any_in(0, 2)), set(&StepCase::non_finite, any_in(0, 2)),
       set(&StepCase::seed, test::any_seed()));
 }
@@ -181,6 +185,8 @@ double filter_value(const StepCase& c) {
       return value * gradient_scale(c);
     case 2:
       return 3 * value;
+    case 4:
+      return 1 + 6 * value;
     default:
       return value;
   }
@@ -199,18 +205,25 @@ Options common_options(const StepCase& c) {
       .layout(layout_of(c));
 }
 
+FilterPlace place_of(const StepCase& c) {
+  return c.on_gradient ? FilterPlace::Gradient : FilterPlace::Momentum;
+}
+
 RootOptions root_options(const StepCase& c) {
   SoftThreshold filter;
   if (c.filter == 0) filter.quantile(filter_value(c));
   if (c.filter == 1) filter.absolute(filter_value(c));
   if (c.filter == 2) filter.relative_to_rms(filter_value(c));
-  return common_options<RootOptions>(c).filter(filter).orthogonalizer(
-      AdaNewton().steps(c.schedule).form(static_cast<Form>(c.form)));
+  if (c.filter == 4) filter.scaled(filter_value(c), c.passes);
+  return common_options<RootOptions>(c)
+      .filter(filter)
+      .filter_place(place_of(c))
+      .orthogonalizer(AdaNewton().steps(c.schedule).form(static_cast<Form>(c.form)));
 }
 
 MuonOptions muon_options(const StepCase& c) { return common_options<MuonOptions>(c); }
 
-/// A quarter of the cases are Muon's.
+/// A fifth of the cases are Muon's.
 bool is_muon(const StepCase& c) { return c.filter == 3; }
 
 std::unique_ptr<torch::optim::Optimizer> optimizer_of(const StepCase& c,
@@ -238,15 +251,18 @@ struct Follower {
   double u = 0;      // unit roundoff of the state
   double error = 0;  // the bound so far, in ‖·‖_F
 
-  void step(const at::Tensor& gradient) {
-    reference.step(gradient, rule);
+  void step(const at::Tensor& raw) {
+    reference.step(raw, rule);
+    const at::Tensor gradient =
+        rule.split_gradient ? test::reference::split_off_outliers(raw, rule) : raw;
     const double mu = rule.momentum;
     const at::Tensor& m = reference.momentum;
     at::Tensor update = m;
     if (rule.nesterov) {
       update = rule.ema ? (1 - mu) * gradient + mu * m : gradient + mu * m;
     }
-    const at::Tensor body = test::reference::split_off_outliers(update, rule);
+    const at::Tensor body =
+        rule.split_gradient ? update : test::reference::split_off_outliers(update, rule);
     const at::Tensor start = test::reference::start_of(body, rule.start, rule.eps);
     const auto rank = static_cast<double>(std::min(body.size(0), body.size(1)));
     // The input's own rounding: a few roundings of terms as large as G and M, which may cancel, in
@@ -254,7 +270,10 @@ struct Follower {
     const double size = start.norm().item<double>();
     const double norm = size > 0 ? body.norm().item<double>() / size : 0;
     const double terms = gradient.norm().item<double>() + m.norm().item<double>();
-    const double input = norm > 0 ? 8 * u * terms / norm : 0;
+    const double split = rule.split == test::reference::Split::Scaled
+                             ? 12 * static_cast<double>(rule.split_passes)
+                             : 0;
+    const double input = norm > 0 ? (8 + split) * u * terms / norm : 0;
     // No two directions are further apart than twice the output bound.
     const double direction =
         std::min(path * std::sqrt(rank) + slope * input, 2 * 1.35 * std::sqrt(rank));
@@ -277,7 +296,10 @@ std::vector<Follower> followers_of(const StepCase& c, const at::Tensor& paramete
     f.rule.split = is_muon(c)      ? test::reference::Split::None
                    : c.filter == 0 ? test::reference::Split::Quantile
                    : c.filter == 1 ? test::reference::Split::Absolute
-                                   : test::reference::Split::RelativeToRms;
+                   : c.filter == 2 ? test::reference::Split::RelativeToRms
+                                   : test::reference::Split::Scaled;
+    f.rule.split_passes = c.passes;
+    f.rule.split_gradient = c.on_gradient && !is_muon(c);
     const at::ScalarType compute = c.dtype == at::kDouble ? at::kDouble : at::kFloat;
     const Precision precision = test::precision_of(compute);
     const Schedule schedule = is_muon(c) ? CoefficientSet::jordan().schedule(1, 1, 5)

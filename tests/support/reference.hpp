@@ -27,7 +27,7 @@ enum class Start {
   Schatten8        // X / |X|_S8, the 8-norm of the singular values
 };
 
-enum class Split { None, Quantile, Absolute, RelativeToRms };
+enum class Split { None, Quantile, Absolute, RelativeToRms, Scaled };
 
 enum class Scale { MatchRmsAdamW, Original, Spectral, None };
 
@@ -41,6 +41,8 @@ struct MatrixRule {
   Split split = Split::Quantile;
   double split_value = 0.90;
   double split_offset = 0.0;
+  int64_t split_passes = 1;
+  bool split_gradient = false;  // else U
   Start start = Start::FrobeniusPlus;
   double eps = 1e-7;
   std::vector<Triple> schedule = std::vector<Triple>(5, kJordan);
@@ -58,6 +60,35 @@ inline double quantile_of_abs(const at::Tensor& u, double q) {
   return low + (rank - std::floor(rank)) * (high - low);
 }
 
+/// The scaled split, entry by entry: limits of kappa r_i c_j / mean, from what the pass before has left.
+inline at::Tensor split_by_scales(const at::Tensor& u, double kappa, int64_t passes) {
+  const int64_t rows = u.size(0), cols = u.size(1);
+  const at::Tensor body = u.clone();
+  const auto from = u.accessor<double, 2>();
+  auto to = body.accessor<double, 2>();
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    std::vector<double> row(static_cast<size_t>(rows)), column(static_cast<size_t>(cols));
+    double mean = 0;
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < cols; ++j) {
+        const double size = std::abs(to[i][j]);
+        row[static_cast<size_t>(i)] += size / static_cast<double>(cols);
+        column[static_cast<size_t>(j)] += size / static_cast<double>(rows);
+      }
+      mean += row[static_cast<size_t>(i)] / static_cast<double>(rows);
+    }
+    if (mean == 0) return u;  // zero
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < cols; ++j) {
+        const double limit =
+            kappa * row[static_cast<size_t>(i)] * column[static_cast<size_t>(j)] / mean;
+        to[i][j] = std::max(-limit, std::min(limit, from[i][j]));
+      }
+    }
+  }
+  return body;
+}
+
 /// B, what the split leaves for the orthogonalizer.
 inline at::Tensor split_off_outliers(const at::Tensor& u, const MatrixRule& rule) {
   double epsilon = 0.0;
@@ -73,6 +104,8 @@ inline at::Tensor split_off_outliers(const at::Tensor& u, const MatrixRule& rule
     case Split::RelativeToRms:
       epsilon = rule.split_value * std::sqrt((u * u).mean().item<double>());
       break;
+    case Split::Scaled:
+      return split_by_scales(u, rule.split_value, rule.split_passes);
   }
   if (epsilon == 0.0) return u;  // more than q zeros: no split
   const at::Tensor outliers = at::sign(u) * at::clamp_min(u.abs() - epsilon, 0.0);
@@ -143,8 +176,9 @@ struct Matrix {
   at::Tensor parameter;
   at::Tensor momentum = at::zeros_like(parameter);
 
-  void step(const at::Tensor& gradient, const MatrixRule& rule) {
+  void step(const at::Tensor& raw, const MatrixRule& rule) {
     const double mu = rule.momentum;
+    const at::Tensor gradient = rule.split_gradient ? split_off_outliers(raw, rule) : raw;
     if (rule.ema) {
       momentum = mu * momentum + (1.0 - mu) * gradient;
     } else {
@@ -154,8 +188,8 @@ struct Matrix {
     if (rule.nesterov) {
       u = rule.ema ? (1.0 - mu) * gradient + mu * momentum : gradient + mu * momentum;
     }
-    const at::Tensor x =
-        orthogonalize(split_off_outliers(u, rule), rule.schedule, rule.start, rule.eps);
+    const at::Tensor body = rule.split_gradient ? u : split_off_outliers(u, rule);
+    const at::Tensor x = orthogonalize(body, rule.schedule, rule.start, rule.eps);
     const double scale = scale_of(rule.scale, parameter.size(0), parameter.size(1));
     parameter = (1.0 - rule.lr * rule.weight_decay) * parameter - rule.lr * scale * x;
   }

@@ -150,6 +150,65 @@ TEST_CASE("the split by hand", "[soft_threshold]") {
   CHECK_THAT(body, test::same_as(row({-2.5, 0, 2.5, -1, 2}).to(device)));
 }
 
+TEST_CASE("the scaled split: kappa times the means of row and column over the mean",
+          "[soft_threshold]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  // Rows have the means 2 and 4, columns 1, 3 and 5, all the mean 3.
+  const at::Tensor u = at::tensor({-1.0, 2.0, 3.0, 1.0, -4.0, 7.0}, at::kDouble)
+                           .reshape({1, 2, 3})
+                           .to(on(device, dtype));
+  const at::Tensor expected = at::tensor({2.0, 6.0, 10.0, 4.0, 12.0, 20.0}, at::kDouble).div(3);
+  CHECK_THAT(SoftThreshold().scaled(1).threshold(u),
+             test::close_to(expected.reshape({1, 2, 3}), tolerance(Quantity::Quantile, dtype)));
+  CHECK_THAT(
+      SoftThreshold().scaled(1.5)(u),
+      test::close_to(at::tensor({-1.0, 2.0, 3.0, 1.0, -4.0, 7.0}, at::kDouble).reshape({1, 2, 3}),
+                     tolerance(Quantity::OneRounding, dtype)));
+  const at::Tensor body = SoftThreshold().scaled(0.75)(u);  // limits .5 1.5 2.5 1 3 5
+  CHECK_THAT(body, test::close_to(
+                       at::tensor({-0.5, 1.5, 2.5, 1.0, -3.0, 5.0}, at::kDouble).reshape({1, 2, 3}),
+                       tolerance(Quantity::Quantile, dtype)));
+}
+
+TEST_CASE("the scaled split leaves a pattern of scales alone and cuts a spike",
+          "[soft_threshold]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::Tensor signs = test::gaussian({1, 40, 60}, 26).sign();
+  const at::Tensor rows = at::logspace(-4, 2, 40, 10.0, at::kDouble).reshape({1, 40, 1});
+  const at::Tensor columns = at::logspace(3, -3, 60, 10.0, at::kDouble).reshape({1, 1, 60});
+  at::Tensor u = (signs * rows * columns).to(device);
+  const SoftThreshold filter = SoftThreshold().scaled(1.01);
+  CHECK_THAT(filter(u), test::same_as(u));
+  CHECK(SoftThreshold()(u).ne(u).sum().item<int64_t>() == 240);  // one threshold: a tenth of them
+  const at::Tensor clean = u.clone();
+  u[0][20][30] *= -1e5;
+  // The spike raises its own row's mean 20 times and its column's 36 times; passes lower them again.
+  const auto excess = [&](int64_t passes) {
+    const at::Tensor body = SoftThreshold().scaled(3, passes)(u);
+    CHECK(body.ne(u).sum().item<int64_t>() == 1);
+    return (body[0][20][30] / clean[0][20][30]).abs().item<double>();
+  };
+  CHECK(excess(1) < 3 * 20 * 37);
+  CHECK(excess(2) < 0.01 * excess(1));
+  CHECK(excess(8) < 3.1);  // κ without the spike
+}
+
+TEST_CASE("the scaled split is scale invariant and takes zeros", "[soft_threshold]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const at::Tensor u = test::gaussian({2, 12, 9}, 27).to(on(device, dtype));
+  const SoftThreshold filter = SoftThreshold().scaled(1, 3);
+  const double factor = std::ldexp(1.0, 40);
+  CHECK_THAT(filter(u * factor), test::same_as(filter(u) * factor));
+  CHECK_THAT(filter(u / factor), test::same_as(filter(u) / factor));
+  CHECK_THAT(filter(at::zeros_like(u)), test::same_as(at::zeros_like(u)));
+  at::Tensor empty_row = u.clone();
+  empty_row[1][3].zero_();
+  CHECK(filter(empty_row).isfinite().all().item<bool>());
+  CHECK(filter(empty_row)[1][3].abs().max().item<double>() == 0);
+}
+
 TEST_CASE("every matrix of a batch has its own threshold", "[soft_threshold]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor u = (test::gaussian({4, 9, 11}, 23) *
@@ -195,7 +254,7 @@ TEST_CASE("filters keep shape and dtype and do not write their input", "[soft_th
   const at::Tensor before = u.clone();
   for (const SoftThreshold& filter :
        {SoftThreshold(), SoftThreshold::published(), SoftThreshold().relative_to_rms(1),
-        SoftThreshold().absolute(1)}) {
+        SoftThreshold().absolute(1), SoftThreshold().scaled(1, 2)}) {
     const at::Tensor body = filter(u);
     CHECK(body.sizes() == u.sizes());
     CHECK(body.scalar_type() == dtype);
@@ -207,7 +266,8 @@ TEST_CASE("filters keep shape and dtype and do not write their input", "[soft_th
 TEST_CASE("SoftThreshold survives its fields", "[soft_threshold][policy]") {
   for (const SoftThreshold& filter :
        {SoftThreshold(), SoftThreshold::published(), SoftThreshold().quantile(0.85),
-        SoftThreshold().absolute(0.25), SoftThreshold().relative_to_rms(3)}) {
+        SoftThreshold().absolute(0.25), SoftThreshold().relative_to_rms(3),
+        SoftThreshold().scaled(4, 2)}) {
     root_optim::Fields fields, again;
     filter.serialize(fields);
     SoftThreshold copy;
@@ -216,6 +276,7 @@ TEST_CASE("SoftThreshold survives its fields", "[soft_threshold][policy]") {
     CHECK(fields == again);
     CHECK(copy.mode() == filter.mode());
     CHECK(copy.value() == filter.value());
+    CHECK(copy.passes() == filter.passes());
   }
 }
 
@@ -228,5 +289,9 @@ TEST_CASE("SoftThreshold names what is out of range", "[soft_threshold][policy][
                     test::contains("expected a finite absolute threshold >= 0, got -1"));
   CHECK_THROWS_WITH(SoftThreshold().relative_to_rms(kInf).validate(),
                     test::contains("expected a finite factor of the RMS >= 0, got inf"));
+  CHECK_THROWS_WITH(SoftThreshold().scaled(-3).validate(),
+                    test::contains("expected a finite kappa > 0, got -3"));
+  CHECK_THROWS_WITH(SoftThreshold().scaled(3, 0).validate(),
+                    test::contains("expected 1 <= passes <= 8, got 0"));
   CHECK_THROWS_AS(SoftThreshold().quantile(-1)(at::ones({1, 2, 2})), c10::Error);
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include <root_optim/detail/filtering.hpp>
 #include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>
 #include <root_optim/detail/state_key.hpp>
@@ -58,10 +59,18 @@ bool is_orthogonalized_next(const at::Tensor& parameter, size_t group, size_t in
   return resolve_rule(options.rule(), options.layout(), parameter, where) == Rule::Orthogonalized;
 }
 
-/// U = G + μM with the next M (or M itself without Nesterov), one matrix [1, rows, cols] after the
-/// other, in the order of `matrix_shapes`. Changes nothing.
+/// One matrix of the next step, [1, rows, cols] each.
+struct NextMatrix {
+  at::Tensor seen;     ///< what the filter sees: U, or the gradient (FilterPlace)
+  at::Tensor passed;   ///< what it makes of it
+  at::Tensor unsplit;  ///< U without the filter
+  at::Tensor body;     ///< what the orthogonalizer gets
+};
+
+/// The matrices of the next step, with U = G + μM for the next M (or M itself without Nesterov), in the
+/// order of `matrix_shapes`. Changes nothing.
 template <class F, class O>
-std::vector<at::Tensor> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
+std::vector<NextMatrix> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
                                     const at::Tensor& parameter,
                                     const OrthogonalizedOptions<F, O>& options) {
   const at::Tensor gradient = cleaned(state_gradient(parameter), options.non_finite());
@@ -70,14 +79,35 @@ std::vector<at::Tensor> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
   if (state != nullptr && state->momentum_buffer().defined()) {
     buffer = state->momentum_buffer().to(gradient);
   }
-  const at::Tensor update = accumulate_momentum(buffer, gradient, options.momentum(),
-                                                options.momentum_form(), options.nesterov())
-                                .update.contiguous();
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& view : block_views(update.unsqueeze(0), options.layout())) {
-    const at::Tensor matrices = block_matrices(view, options.layout());
-    for (int64_t k = 0; k < matrices.size(0); ++k) result.push_back(matrices.narrow(0, k, 1));
-  }
+  const auto update_of = [&](const at::Tensor& g) {
+    return accumulate_momentum(buffer, g, options.momentum(), options.momentum_form(),
+                               options.nesterov())
+        .update;
+  };
+  const auto split = [&](const at::Tensor& x) {
+    return filtered(x.unsqueeze(0), options.filter(), options.layout())[0];
+  };
+  const bool of_gradient = options.filter_place() == FilterPlace::Gradient;
+  const at::Tensor unsplit = update_of(gradient);
+  const at::Tensor seen = of_gradient ? gradient : unsplit;
+  const at::Tensor passed = split(seen);
+  const at::Tensor body = of_gradient ? update_of(passed) : passed;
+
+  std::vector<NextMatrix> result;
+  const auto distribute = [&](const at::Tensor& x, at::Tensor NextMatrix::*member) {
+    size_t index = 0;
+    for (const at::Tensor& view : block_views(x.contiguous().unsqueeze(0), options.layout())) {
+      const at::Tensor matrices = block_matrices(view, options.layout());
+      for (int64_t k = 0; k < matrices.size(0); ++k, ++index) {
+        if (index == result.size()) result.emplace_back();
+        result[index].*member = matrices.narrow(0, k, 1);
+      }
+    }
+  };
+  distribute(seen, &NextMatrix::seen);
+  distribute(passed, &NextMatrix::passed);
+  distribute(unsplit, &NextMatrix::unsplit);
+  distribute(body, &NextMatrix::body);
   return result;
 }
 

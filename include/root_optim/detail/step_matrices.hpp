@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/detail/filtering.hpp>
 #include <root_optim/detail/foreach.hpp>
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
@@ -85,10 +86,17 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     own = is_finite(max_abs(gradient)).reshape({-1});
     gradient = cleaned(gradient, NonFinite::Zero);
   }
+  const bool filters_gradient = options.filter_place() == FilterPlace::Gradient;
+  at::Tensor finite;  // whether each gradient is, before a filter clips Inf
+  if (filters_gradient) {
+    if (guarded) finite = is_finite(max_abs(gradient));
+    gradient = filtered(gradient, options.filter(), options.layout());
+  }
   Momentum momentum = accumulate_momentum(stack(buffers, dtype), gradient, options.momentum(),
                                           options.momentum_form(), options.nesterov());
   gradient.reset();
-  const at::Tensor usable = guarded ? is_finite(max_abs(momentum.update)) : at::Tensor();
+  at::Tensor usable = guarded ? is_finite(max_abs(momentum.update)) : at::Tensor();
+  if (finite.defined()) usable = usable.bitwise_and(finite);
 
   // Each tensor is released where the next one takes its place: beside M at most three matrices.
   std::vector<at::Tensor> sources = block_views(momentum.update, options.layout()), directions;
@@ -97,7 +105,7 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     at::Tensor matrices = block_matrices(source, options.layout());
     source.reset();
     const auto shape = matrices.sizes().vec();
-    at::Tensor body = options.filter()(matrices);
+    at::Tensor body = filters_gradient ? matrices : options.filter()(matrices);
     matrices.reset();
     at::Tensor direction = orthogonalized(options.orthogonalizer(), std::move(body));
     TORCH_CHECK(direction.defined() && direction.sizes() == c10::IntArrayRef(shape) &&

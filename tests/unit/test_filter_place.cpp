@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The outlier filter on gradients (FilterPlace::Gradient): the same as filtering every gradient by hand
+// before it reaches an optimizer without a filter.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <limits>
+#include <vector>
+
+#include "support/devices.hpp"
+#include "support/spectra.hpp"
+#include "support/tolerances.hpp"
+#include "support/training.hpp"
+
+using namespace root_optim;
+using test::on;
+
+namespace {
+
+using Unfiltered = OrthogonalizedOptimizer<NoFilter, AdaNewton>;
+
+/// Matrices as the layout makes them, each filtered, back in the parameter's shape.
+at::Tensor filtered_by_hand(const at::Tensor& gradient, const SoftThreshold& filter,
+                            int64_t blocks) {
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& block : gradient.chunk(blocks, 0)) {
+    parts.push_back(filter(block.reshape({1, block.size(0), -1})).reshape(block.sizes()));
+  }
+  return at::cat(parts);
+}
+
+}  // namespace
+
+TEST_CASE("a filter on the gradient acts before the momentum", "[filter_place]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const int64_t blocks = GENERATE(1, 3);
+  for (const SoftThreshold& filter :
+       {SoftThreshold(), SoftThreshold().scaled(2), SoftThreshold().absolute(0.5)}) {
+    const at::Tensor start = test::gaussian({24, 6, 3}, 1).to(on(device, dtype));
+    const at::Tensor p = test::parameter(start), q = test::parameter(start);
+    const Layout layout = Layout().split_rows(blocks);
+    Root root({p},
+              RootOptions(0.1).filter(filter).filter_place(FilterPlace::Gradient).layout(layout));
+    auto options = Unfiltered::Options(0.1).layout(layout).momentum_form(MomentumForm::Sum);
+    Unfiltered by_hand({q}, options);
+    for (uint64_t t = 1; t <= 3; ++t) {
+      const at::Tensor gradient = test::gaussian({24, 6, 3}, 10 + t).to(on(device, dtype));
+      test::set_gradient(p, gradient);
+      test::set_gradient(q, filtered_by_hand(gradient, filter, blocks));
+      root.step();
+      by_hand.step();
+      CHECK_THAT(p, test::same_as(q));
+    }
+    CHECK_FALSE(at::equal(p, start));
+  }
+}
+
+TEST_CASE("a filter on the gradient does not hide that it is not finite",
+          "[filter_place][non_finite]") {
+  const at::Tensor p = test::parameter({16, 24}, 1);
+  const at::Tensor before = p.detach().clone();
+  Root root({p}, RootOptions(0.1).filter_place(FilterPlace::Gradient));
+  at::Tensor gradient = test::gaussian({16, 24}, 2);
+  gradient[3][4] = std::numeric_limits<double>::infinity();
+  test::set_gradient(p, gradient);
+  root.step();
+  CHECK_THAT(p, test::same_as(before));
+  const auto faults = gradient_faults(root);
+  REQUIRE(faults.size() == 1);
+  CHECK(faults[0].skipped == 1);
+  gradient[3][4] = 0;
+  root.step();
+  CHECK_FALSE(at::equal(p, before));
+}
+
+TEST_CASE("a report says what a filter on the gradient does", "[filter_place][diagnostics]") {
+  const at::Tensor p = test::parameter({16, 24}, 1);
+  Root root({p}, RootOptions(0.1).filter_place(FilterPlace::Gradient));
+  at::Tensor gradient = test::gaussian({16, 24}, 2);
+  test::set_gradient(p, gradient);
+  root.step();
+  gradient[3][4] = 100;
+  const auto reports = step_report(root);
+  REQUIRE(reports.size() == 1);
+  CHECK(reports[0].threshold == quantile_of_abs(gradient.unsqueeze(0), 0.90).item<double>());
+  CHECK(std::abs(reports[0].outlier_share - 0.1) < 0.01);
+  CHECK(reports[0].outlier_norm > 0.9);  // the spike
+  CHECK(reports[0].direction_cosine < 1);
+  CHECK(reports[0].relative_error < 0.5);
+}
+
+TEST_CASE("the place of the filter is saved, and older files have it on the momentum",
+          "[filter_place][checkpoint]") {
+  const RootOptions options = RootOptions().filter_place(FilterPlace::Gradient);
+  CHECK(RootOptions::from_fields(options.fields()) == options);
+  CHECK(options != RootOptions());
+  CHECK(RootOptions().filter_place() == FilterPlace::Momentum);
+}
