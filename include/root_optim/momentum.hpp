@@ -6,7 +6,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/lerp.h>
+
+#include <root_optim/detail/workspace.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -35,11 +38,19 @@ struct Momentum {
 inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
                                     double momentum, MomentumForm form, bool nesterov) {
   if (form == MomentumForm::Sum) {
-    at::Tensor next = gradient.add(buffer, momentum);
-    return {next, nesterov ? gradient.add(next, momentum) : next};
+    at::Tensor next = detail::temporary_like(buffer);
+    at::add_out(next, gradient, buffer, momentum);
+    if (!nesterov) return {next, next};
+    at::Tensor update = detail::temporary_like(buffer);
+    at::add_out(update, gradient, next, momentum);
+    return {next, update};
   }
-  at::Tensor next = at::lerp(buffer, gradient, 1.0 - momentum);
-  return {next, nesterov ? at::lerp(gradient, next, momentum) : next};
+  at::Tensor next = detail::temporary_like(buffer);
+  at::lerp_out(next, buffer, gradient, 1.0 - momentum);
+  if (!nesterov) return {next, next};
+  at::Tensor update = detail::temporary_like(buffer);
+  at::lerp_out(update, gradient, next, momentum);
+  return {next, update};
 }
 
 }  // namespace v0

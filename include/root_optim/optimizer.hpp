@@ -123,6 +123,10 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// for groups that were not added through this type; nothing has changed then.
   at::Tensor step(LossClosure closure = nullptr) override;
 
+  /// Gives back the memory that steps on the CPU keep for the next one: at most what one step needs, see
+  /// the option `workspace`. The next step takes it again.
+  void release_workspace() { workspace_.release(); }
+
   /// Writes state and options; see checkpoint.hpp.
   void save(torch::serialize::OutputArchive& archive) const override;
   /// Restores state and options after checking all of them; see checkpoint.hpp.
@@ -148,6 +152,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
 
   size_t groups_added_ = 0;
+  detail::Workspace workspace_;
 };
 
 /// ROOT: an outlier split at the .90 quantile and AdaNewton.
@@ -261,7 +266,16 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
     at::AutoGradMode enable_grad(true);
     loss = closure();
   }
-  for (const Batch& batch : plan()) {
+  const std::vector<Batch> batches = plan();
+  double most = 0;  // bytes that the largest batch of matrices takes
+  for (const Batch& batch : batches) {
+    if (batch.rule == Rule::AdamW) continue;
+    most = std::max(most, static_cast<double>(batch.parameters.size()) *
+                              detail::step_bytes(batch.parameters[0], batch.options->layout()));
+  }
+  workspace_.set_limit(static_cast<size_t>(most));
+  const detail::WorkspaceScope scope(workspace_);
+  for (const Batch& batch : batches) {
     if (batch.rule == Rule::AdamW) {
       detail::step_adamw(*batch.options, batch.parameters, batch.states);
     } else {

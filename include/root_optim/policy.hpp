@@ -22,9 +22,8 @@
 //
 //   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], which
 //                                                       step_report shows
-//   at::Tensor consume(at::Tensor x) const;             orthogonalizers: operator() that may overwrite
-//                                                       x, which saves a matrix; asked where nothing
-//                                                       else needs x
+//   at::Tensor consume(at::Tensor x) const;             operator() that may overwrite x, which saves a
+//                                                       matrix; asked where nothing else needs x
 //   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
 //                                                       throws if it cannot treat such a matrix of the
 //                                                       parameter; asked before a step changes anything

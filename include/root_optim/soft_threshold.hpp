@@ -7,10 +7,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // GradMode
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/where.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -20,8 +20,10 @@
 #include <utility>
 
 #include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/frobenius_norm.hpp>
 #include <root_optim/detail/order_statistic.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
+#include <root_optim/detail/workspace.hpp>
 #include <root_optim/policy.hpp>  // Fields
 
 namespace root_optim {
@@ -54,12 +56,19 @@ inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
 
 namespace detail {
 
-/// clamp(U, −ε, ε), U itself where ε = 0.
-inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
+/// ε in the dtype of U; ∞ where ε = 0.
+inline at::Tensor limit_of(const at::Tensor& u, const at::Tensor& threshold) {
   const at::Tensor unlimited =
       at::full({}, std::numeric_limits<double>::infinity(), threshold.options());
-  const at::Tensor limit = at::where(threshold.gt(0), threshold, unlimited).to(u.scalar_type());
-  return at::clamp(u, limit.neg(), limit);
+  return at::where(threshold.gt(0), threshold, unlimited).to(u.scalar_type());
+}
+
+/// clamp(U, −ε, ε), U itself where ε = 0.
+inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
+  const at::Tensor limit = limit_of(u, threshold);
+  if (at::GradMode::is_enabled()) return at::clamp(u, limit.neg(), limit);  // differentiable
+  at::Tensor body = temporary_like(u);
+  return at::clamp_out(body, u, limit.neg(), limit);
 }
 
 }  // namespace detail
@@ -183,10 +192,7 @@ class SoftThreshold {
         return at::full({u.size(0), 1, 1}, value_ + floor_, u.options().dtype(dtype));
       case Mode::RelativeToRms: {
         const double entries = static_cast<double>(u.size(1) * u.size(2));
-        return at::linalg_vector_norm(u, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
-            .mul_(value_ / std::sqrt(entries))
-            .add_(floor_)
-            .to(dtype);
+        return detail::frobenius_norm(u).mul_(value_ / std::sqrt(entries)).add_(floor_).to(dtype);
       }
       case Mode::Scaled:
         return scaled_threshold(u.to(dtype));
@@ -197,6 +203,11 @@ class SoftThreshold {
 
   /// B of each matrix of u [k, m, n].
   at::Tensor operator()(const at::Tensor& u) const { return detail::clamp_to(u, threshold(u)); }
+  /// The same; written over u.
+  at::Tensor consume(at::Tensor u) const {
+    const at::Tensor limit = detail::limit_of(u, threshold(u));
+    return u.clamp_(limit.neg(), limit);
+  }
 
  private:
   at::Tensor scaled_threshold(const at::Tensor& u) const {

@@ -6,11 +6,15 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/mul.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+
+#include <root_optim/detail/workspace.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -50,7 +54,12 @@ inline double lr_scale(LrScale scale, int64_t rows, int64_t cols) {
 /// scaled by shape). `parameter` is not written.
 inline at::Tensor decayed(const at::Tensor& parameter, double lr, double weight_decay,
                           at::ScalarType dtype) {
-  return parameter.to(dtype).mul(1.0 - lr * weight_decay).contiguous();
+  at::Tensor result = detail::temporary(parameter.sizes(), parameter.options().dtype(dtype));
+  if (parameter.scalar_type() != dtype) {
+    return result.copy_(parameter).mul_(1.0 - lr * weight_decay);
+  }
+  return at::mul_out(result, parameter.detach(),
+                     at::full({}, 1.0 - lr * weight_decay, result.options()));
 }
 
 /// value ← value − lr·s·X for an orthogonalized X and s = `scale`, in place. In float32 or float64, so

@@ -10,6 +10,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <torch/version.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <new>
 
@@ -38,16 +40,20 @@ class FailingAllocator final : public c10::Allocator {
 
   /// Allocations so far.
   int64_t count() const { return count_; }
+  /// The largest of them, in bytes.
+  size_t largest() const { return largest_; }
 
  private:
   at::DataPtr counted(size_t bytes) const {
     if (bytes > 0 && count_++ == fails_at_) throw std::bad_alloc();
+    largest_ = std::max(largest_, bytes);
     return libtorch_->allocate(bytes);
   }
 
   c10::Allocator* libtorch_ = c10::GetCPUAllocator();
   int64_t fails_at_;
   mutable int64_t count_ = 0;
+  mutable size_t largest_ = 0;
 };
 
 }  // namespace test

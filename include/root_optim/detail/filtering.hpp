@@ -5,11 +5,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
 
 #include <cstddef>
 #include <vector>
 
+#include <root_optim/detail/workspace.hpp>
 #include <root_optim/layout.hpp>
 
 namespace root_optim {
@@ -19,7 +19,7 @@ namespace detail {
 /// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
 template <class Filter>
 at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout) {
-  at::Tensor result = at::empty_like(stacked, at::MemoryFormat::Contiguous);
+  const at::Tensor result = temporary(stacked.sizes(), stacked.options());
   const std::vector<at::Tensor> from = block_views(stacked, layout),
                                 to = block_views(result, layout);
   for (size_t block = 0; block < from.size(); ++block) {

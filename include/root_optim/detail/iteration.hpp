@@ -8,9 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/div.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstddef>
@@ -19,8 +17,10 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/detail/frobenius_norm.hpp>
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/symmetric_product.hpp>
+#include <root_optim/detail/workspace.hpp>
 #include <root_optim/quintic.hpp>  // Schedule
 
 namespace root_optim {
@@ -33,11 +33,23 @@ inline double smallest_normal(at::ScalarType dtype) {
                               : static_cast<double>(std::numeric_limits<float>::min());
 }
 
+/// x ÷ divisor, written over x if `overwrite` says so.
+inline at::Tensor divided(const at::Tensor& x, const at::Tensor& divisor, bool overwrite) {
+  if (overwrite) return x.div_(divisor);
+  at::Tensor result = temporary_like(x);
+  return at::div_out(result, x, divisor);
+}
+
+inline at::Tensor as_compute_dtype(const at::Tensor& x, at::ScalarType dtype) {
+  if (x.scalar_type() == dtype) return x;
+  return temporary(x.sizes(), x.options().dtype(dtype)).copy_(x);
+}
+
 /// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
 /// underflow whatever the scale of x. Written over x if `overwrite` says so.
 inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool overwrite = false) {
   const at::Tensor largest = max_abs(x).clamp_min_(smallest_normal(x.scalar_type()));
-  return (overwrite ? x.div_(largest) : x.div(largest)).to(dtype);
+  return as_compute_dtype(divided(x, largest, overwrite), dtype);
 }
 
 /// x [k, m, n] over max(‖x‖_F, eps) (`floor`) or ‖x‖_F + eps, in `dtype`. The norm is accumulated
@@ -45,7 +57,7 @@ inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool o
 /// so.
 inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps,
                                      at::ScalarType dtype, bool overwrite = false) {
-  at::Tensor norm = at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);
+  at::Tensor norm = frobenius_norm(x);
   if (floor) {
     norm.clamp_min_(eps);
   } else {
@@ -55,14 +67,13 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps
   // overflow although no entry does.
   const at::Tensor root =
       norm.clamp_min_(smallest_normal(x.scalar_type())).sqrt_().to(x.scalar_type());
-  return (overwrite ? x.div_(root) : x.div(root)).div_(root).to(dtype);
+  return as_compute_dtype(divided(x, root, overwrite).div_(root), dtype);
 }
 
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
 /// ‖A²‖_F = ‖X‖_S8⁴. Zero has norm zero and stays zero, whatever finite factor it gets.
 inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& square) {
-  const at::Tensor norm4 = at::linalg_vector_norm(square, 2, {1, 2}, /*keepdim=*/true, at::kDouble)
-                               .clamp_min_(smallest_normal(at::kFloat));
+  const at::Tensor norm4 = frobenius_norm(square).clamp_min_(smallest_normal(at::kFloat));
   const at::ScalarType dtype = x.scalar_type();
   x.mul_(norm4.pow(-0.25).to(dtype));
   gram.mul_(norm4.pow(-0.5).to(dtype));
@@ -71,14 +82,12 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 
 /// X ← aX + (bA + cA²)X with A = XXᵀ, once per triple; x [k, m, n], m <= n, is overwritten.
 ///
-/// Buffers are allocated once and exchanged: LibTorch's CPU allocator returns large blocks to the
-/// system, so a fresh tensor per product would pay for its pages every time. They have the strides of
-/// x, so that a tall matrix, which comes as a transposed view, is never copied into another order.
+/// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes as a transposed view, is never copied into another order.
 inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
                                  bool schatten8) {
-  at::Tensor next = at::empty_like(x);
-  at::Tensor gram = at::empty({x.size(0), x.size(1), x.size(1)}, x.options());  // A
-  at::Tensor factor = at::empty_like(gram);                                     // bA + cA²
+  at::Tensor next = temporary_like(x);
+  at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // A
+  at::Tensor factor = temporary_like(gram);                                     // bA + cA²
   for (size_t t = 0; t < schedule.size(); ++t) {
     const auto [a, b, c] = schedule[t];
     symmetric_product_out(gram, x, x, blocks);
@@ -105,9 +114,9 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// becomes .26 if PQ is mirrored too.
 inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
                                const std::vector<int64_t>& runs, int64_t blocks, bool schatten8) {
-  at::Tensor next = at::empty_like(x);
-  at::Tensor gram = at::empty({x.size(0), x.size(1), x.size(1)}, x.options());  // R
-  at::Tensor step = at::empty_like(gram);                                       // P
+  at::Tensor next = temporary_like(x);
+  at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // R
+  at::Tensor step = temporary_like(gram);                                       // P
   at::Tensor product, scratch;                                                  // Q
   size_t t = 0;
   for (const int64_t length : runs) {
@@ -122,9 +131,9 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
         symmetric_product_out(step, gram, gram, blocks, gram, b, c);
       }
       step.diagonal(0, 1, 2).add_(a);
-      if (!product.defined()) {  // not before the norm, which takes a float64 copy of R²
-        product = at::empty_like(gram);
-        scratch = at::empty_like(gram);
+      if (!product.defined()) {
+        product = temporary_like(gram);
+        scratch = temporary_like(gram);
       }
       if (i + 1 < length) {
         at::bmm_out(scratch, step, gram);

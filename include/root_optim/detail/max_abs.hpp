@@ -5,7 +5,6 @@
 #pragma once
 
 #include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
-#include <ATen/Parallel.h>  // parallel_for
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/amin.h>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include <root_optim/detail/foreach.hpp>
+#include <root_optim/detail/reduce.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -51,36 +51,18 @@ T max_abs_of(const T* x, int64_t n) {
   return value;
 }
 
-inline bool has_cpu_kernel(const at::Tensor& x) {
-  return x.is_cpu() && x.is_contiguous() &&
-         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
-}
-
 /// max |x[i]| of each i, in x's dtype: [k, …] -> [k, 1, …]. NaN if there is one; x must not be empty.
 ///
 /// On the CPU in one pass; elsewhere from the largest and the smallest entry, since the norm of order ∞
 /// is no faster.
 inline at::Tensor max_abs(const at::Tensor& x) {
-  if (has_cpu_kernel(x)) {
-    std::vector<int64_t> shape(static_cast<size_t>(x.dim()), 1);
-    shape[0] = x.size(0);
-    at::Tensor result = at::empty(shape, x.options());
-    const int64_t k = x.size(0), n = x.numel() / std::max<int64_t>(k, 1);
-    constexpr int64_t chunk = 1 << 16;
-    const int64_t chunks = (n + chunk - 1) / chunk;
+  const at::Tensor entries = cpu_entries(x);
+  if (entries.defined()) {
+    at::Tensor result = at::empty(one_each(x), x.options());
+    const int64_t n = x.numel() / std::max<int64_t>(x.size(0), 1);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "root_optim::max_abs", [&] {
-      const scalar_t* values = x.data_ptr<scalar_t>();
-      std::vector<scalar_t> parts(static_cast<size_t>(k * chunks));
-      at::parallel_for(0, k * chunks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t part = begin; part < end; ++part) {
-          const int64_t first = part % chunks * chunk;
-          parts[static_cast<size_t>(part)] =
-              max_abs_of(values + part / chunks * n + first, std::min(chunk, n - first));
-        }
-      });
-      for (int64_t i = 0; i < k; ++i) {
-        result.data_ptr<scalar_t>()[i] = max_abs_of(parts.data() + i * chunks, chunks);
-      }
+      reduce_each(entries.data_ptr<scalar_t>(), x.size(0), n, result.data_ptr<scalar_t>(),
+                  max_abs_of<scalar_t>, max_abs_of<scalar_t>);
     });
     return result;
   }
@@ -93,13 +75,16 @@ inline at::Tensor max_abs(const at::Tensor& x) {
 /// max |x| of each of n tensors of one dtype and device: [n]. NaN where there is one; none may be
 /// empty.
 inline at::Tensor max_abs_each(const std::vector<at::Tensor>& tensors) {
-  if (std::all_of(tensors.begin(), tensors.end(), has_cpu_kernel)) {
+  std::vector<at::Tensor> entries;
+  for (const at::Tensor& tensor : tensors) entries.push_back(cpu_entries(tensor));
+  const auto defined = [](const at::Tensor& x) { return x.defined(); };
+  if (std::all_of(entries.begin(), entries.end(), defined)) {
     at::Tensor result =
         at::empty({static_cast<int64_t>(tensors.size())}, tensors.front().options());
     AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "root_optim::max_abs_each", [&] {
-      for (size_t i = 0; i < tensors.size(); ++i) {
+      for (size_t i = 0; i < entries.size(); ++i) {
         result.data_ptr<scalar_t>()[i] =
-            max_abs_of(tensors[i].data_ptr<scalar_t>(), tensors[i].numel());
+            max_abs_of(entries[i].data_ptr<scalar_t>(), entries[i].numel());
       }
     });
     return result;

@@ -21,6 +21,7 @@
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>  // is_supported
+#include <root_optim/detail/workspace.hpp>
 #include <root_optim/layout.hpp>
 #include <root_optim/momentum.hpp>
 #include <root_optim/options.hpp>
@@ -37,10 +38,14 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType d
   const bool same = std::all_of(tensors.begin(), tensors.end(), [own](const at::Tensor& tensor) {
     return tensor.scalar_type() == own;
   });
-  if (same) return as_dtype(at::stack(tensors), dtype);
-  std::vector<at::Tensor> converted;
-  for (const at::Tensor& tensor : tensors) converted.push_back(as_dtype(tensor, dtype));
-  return at::stack(converted);
+  std::vector<at::Tensor> converted = tensors;
+  if (!same) {
+    for (at::Tensor& tensor : converted) tensor = as_dtype(tensor, dtype);
+  }
+  std::vector<int64_t> shape = tensors.front().sizes().vec();
+  shape.insert(shape.begin(), static_cast<int64_t>(tensors.size()));
+  at::Tensor stacked = temporary(shape, converted.front().options());
+  return as_dtype(at::stack_out(stacked, converted), dtype);
 }
 
 /// What the parameters get, from their values side by side: in the parameter's dtype and strides, so
@@ -54,15 +59,13 @@ inline std::vector<at::Tensor> ready_to_copy(const at::Tensor& values,
   return ready;
 }
 
-/// orthogonalizer(x). If x is the last that needs its memory, it may be overwritten.
-template <class Orthogonalizer>
-at::Tensor orthogonalized(const Orthogonalizer& orthogonalizer, at::Tensor x) {
-  if constexpr (has_consume<Orthogonalizer>::value) {
-    if (x.defined() && x.use_count() == 1 && x.storage().use_count() == 1) {
-      return orthogonalizer.consume(std::move(x));
-    }
+/// policy(x). If x is the last that needs its memory, it may be overwritten.
+template <class Policy>
+at::Tensor applied(const Policy& policy, at::Tensor x) {
+  if constexpr (has_consume<Policy>::value) {
+    if (is_sole_owner(x)) return policy.consume(std::move(x));
   }
-  return orthogonalizer(x);
+  return policy(x);
 }
 
 /// Steps equally shaped parameters of one group, on one device, as one batch.
@@ -105,9 +108,9 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     at::Tensor matrices = block_matrices(source, options.layout());
     source.reset();
     const auto shape = matrices.sizes().vec();
-    at::Tensor body = filters_gradient ? matrices : options.filter()(matrices);
-    matrices.reset();
-    at::Tensor direction = orthogonalized(options.orthogonalizer(), std::move(body));
+    at::Tensor body =
+        filters_gradient ? std::move(matrices) : applied(options.filter(), std::move(matrices));
+    at::Tensor direction = applied(options.orthogonalizer(), std::move(body));
     TORCH_CHECK(direction.defined() && direction.sizes() == c10::IntArrayRef(shape) &&
                     is_supported(direction.scalar_type()),
                 "root_optim::step: expected policies '", F::name, "' and '", O::name,

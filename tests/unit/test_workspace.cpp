@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Memory that steps hand on to each other, and the reductions that make copies unnecessary.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "support/failing_allocator.hpp"
+#include "support/spectra.hpp"
+#include "support/tolerances.hpp"
+#include "support/training.hpp"
+
+using namespace root_optim;
+using root_optim::detail::temporary;
+using root_optim::detail::temporary_like;
+using root_optim::detail::Workspace;
+using root_optim::detail::WorkspaceScope;
+using test::parameter;
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+/// The largest allocation of one step.
+template <class Optimizer>
+size_t largest_allocation(Optimizer& optimizer) {
+  const test::FailingAllocator allocator(-1);
+  optimizer.step();
+  return allocator.largest();
+}
+
+/// Keeps what it was handed and what it returned.
+struct Keeping {
+  static constexpr const char* name = "keeping";
+  static inline Tensors kept;
+  at::Tensor operator()(const at::Tensor& x) const {
+    kept = {x, x.neg()};
+    return kept[1];
+  }
+};
+
+}  // namespace
+
+TEST_CASE("only the first step allocates matrices", "[workspace]") {
+  const auto check = [](auto&& optimizer, const Tensors& parameters) {
+    test::train(optimizer, parameters, 0, 2);
+    CHECK(largest_allocation(optimizer) < 8192);
+    optimizer.release_workspace();
+    CHECK(largest_allocation(optimizer) >= 64 * 96 * sizeof(float));
+    CHECK(largest_allocation(optimizer) < 8192);
+  };
+  const auto tensors = [] {
+    return Tensors{parameter({64, 96}, 1, at::kFloat), parameter({64, 96}, 2, at::kFloat),
+                   parameter({192, 48}, 3, at::kFloat), parameter({32, 8, 3, 3}, 4, at::kFloat)};
+  };
+  for (const Form form : {Form::Direct, Form::Gram}) {
+    for (const bool nesterov : {true, false}) {
+      const Tensors p = tensors();
+      check(Root(p, RootOptions(0.05).nesterov(nesterov).orthogonalizer(AdaNewton().form(form))),
+            p);
+    }
+  }
+  const Tensors muon = tensors(), ema = tensors(), gradient = tensors(), blocks = {tensors()[2]};
+  check(Muon(muon, MuonOptions(0.05)), muon);
+  check(Root(ema, RootOptions(0.05).momentum_form(MomentumForm::Ema)), ema);
+  check(Root(gradient, RootOptions(0.05)
+                           .filter(SoftThreshold().relative_to_rms(1))
+                           .filter_place(FilterPlace::Gradient)),
+        gradient);
+  check(Root(blocks, RootOptions(0.05).layout(Layout().split_rows(3))), blocks);
+}
+
+TEST_CASE("what a policy keeps stays its own", "[workspace]") {
+  OrthogonalizedOptimizer<NoFilter, Keeping> optimizer(Tensors{parameter({8, 12}, 1)});
+  const Tensors& parameters = optimizer.param_groups()[0].params();
+  test::train(optimizer, parameters, 0, 1);
+  const Tensors kept = Keeping::kept;
+  const at::Tensor input = kept[0].clone(), output = kept[1].clone();
+  test::train(optimizer, parameters, 1, 4);
+  Keeping::kept.clear();
+  CHECK_THAT(kept[0], test::same_as(input));
+  CHECK_THAT(kept[1], test::same_as(output));
+}
+
+TEST_CASE("blocks are used again, never twice at once, and given up for larger ones",
+          "[workspace]") {
+  Workspace workspace;
+  workspace.set_limit(1000);
+  const WorkspaceScope scope(workspace);
+  const auto bytes = at::TensorOptions(at::kByte);
+  at::Tensor a = temporary({100}, bytes);
+  const at::Tensor b = temporary({10, 20}, bytes);
+  CHECK(workspace.holds(a));
+  CHECK_FALSE(workspace.holds(at::empty({3})));
+  CHECK(a.data_ptr() != b.data_ptr());
+  CHECK(workspace.bytes() == 300);
+  const void* memory = a.data_ptr();
+  CHECK(root_optim::detail::is_sole_owner(a));
+  at::Tensor view = a.narrow(0, 0, 5);
+  CHECK_FALSE(root_optim::detail::is_sole_owner(a));
+  a.reset();  // the view still needs it
+  CHECK(temporary({50}, bytes).data_ptr() != memory);
+  CHECK(workspace.bytes() == 350);
+  view.reset();
+  CHECK(temporary({90}, bytes).data_ptr() == memory);
+  CHECK(temporary({2, 3}, at::TensorOptions(at::kDouble)).data_ptr() != b.data_ptr());
+  CHECK(workspace.bytes() == 350);
+  const at::Tensor large = temporary({700}, bytes);  // 200 are in use, 150 free
+  CHECK(workspace.bytes() == 1000);
+  const at::Tensor beyond = temporary({800}, bytes);
+  CHECK(workspace.bytes() == 1700);  // what is in use is in use
+  workspace.release();
+  CHECK(workspace.bytes() == 0);
+  CHECK(b.fill_(1).sum().item<int64_t>() == 200);  // still there
+}
+
+TEST_CASE("temporaries have the strides asked for", "[workspace]") {
+  Workspace workspace;
+  for (const bool in_scope : {false, true}) {
+    std::unique_ptr<WorkspaceScope> scope;
+    if (in_scope) scope = std::make_unique<WorkspaceScope>(workspace);
+    const at::Tensor tall = at::ones({2, 3, 5}).transpose(1, 2);
+    CHECK(temporary_like(tall).strides() == tall.strides());
+    CHECK(temporary(tall.sizes(), tall.options()).is_contiguous());
+    const at::Tensor gaps = at::ones({4, 10}).slice(1, 0, 10, 2);
+    CHECK(temporary_like(gaps).sizes() == gaps.sizes());
+    CHECK(temporary_like(gaps).is_contiguous());
+    CHECK(temporary_like(at::ones({3, 0})).numel() == 0);
+    CHECK(temporary_like(at::ones({2, 2}, at::kDouble)).scalar_type() == at::kDouble);
+  }
+  CHECK(root_optim::detail::current_workspace == nullptr);
+}
+
+TEST_CASE("norms and largest entries of each matrix, in any order of memory", "[workspace]") {
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat, at::kBFloat16);
+  const at::Tensor base = test::gaussian({3, 300, 401}, 5).to(dtype);  // more than one chunk each
+  const Tensors layouts{base, base.transpose(1, 2), base.slice(2, 0, 401, 3), base.transpose(0, 1),
+                        base.narrow(0, 1, 1)};
+  for (const at::Tensor& x : layouts) {
+    const at::Tensor exact = x.to(at::kDouble);
+    const at::Tensor norm = root_optim::detail::frobenius_norm(x);
+    CHECK(norm.scalar_type() == at::kDouble);
+    CHECK(norm.sizes() == at::IntArrayRef({x.size(0), 1, 1}));
+    const at::Tensor expected = exact.square().sum({1, 2}, true).sqrt();
+    CHECK((norm / expected - 1).abs().max().item<double>() < 1e-14);
+    const at::Tensor largest = root_optim::detail::max_abs(x);
+    CHECK(largest.scalar_type() == dtype);
+    CHECK(at::equal(largest.to(at::kDouble), exact.abs().amax({1, 2}, true)));
+  }
+  const at::Tensor tiny = at::full({1, 3, 4}, 1e-30, at::kFloat);
+  CHECK(
+      std::abs(root_optim::detail::frobenius_norm(tiny).item<double>() / (std::sqrt(12.0) * 1e-30) -
+               1) < 1e-6);
+  CHECK(root_optim::detail::frobenius_norm(at::zeros({2, 0, 3})).sum().item<double>() == 0);
+  CHECK(root_optim::detail::frobenius_norm(at::zeros({0, 2, 3})).numel() == 0);
+  at::Tensor bad = base.clone();
+  bad[1][2][3] = std::numeric_limits<double>::quiet_NaN();
+  for (const at::Tensor& x : {bad, bad.transpose(1, 2)}) {
+    const at::Tensor finite = root_optim::detail::frobenius_norm(x).isfinite().flatten();
+    CHECK(finite[0].item<bool>());
+    CHECK_FALSE(finite[1].item<bool>());
+    CHECK(root_optim::detail::max_abs(x).isnan().flatten()[1].item<bool>());
+  }
+}
