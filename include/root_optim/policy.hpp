@@ -110,7 +110,9 @@ class Fields {
   }
 
   bool contains(const std::string& key) const { return values_.count(key) != 0; }
-  const std::map<std::string, Value>& values() const { return values_; }
+  const std::map<std::string, Value>& values() const& { return values_; }
+  /// Of a temporary, so that `for (auto& [key, value] : options.fields().values())` is safe.
+  std::map<std::string, Value> values() && { return std::move(values_); }
 
   friend bool operator==(const Fields& a, const Fields& b) { return a.values_ == b.values_; }
   friend bool operator!=(const Fields& a, const Fields& b) { return !(a == b); }

@@ -71,6 +71,15 @@ TEST_CASE("the learning rate is LibTorch's", "[options]") {
   CHECK(options.lr() == 0.5);
 }
 
+TEST_CASE("the fields of a temporary outlive it in a loop", "[options]") {
+  size_t count = 0;
+  for (const auto& item : RootOptions().fields().values()) {
+    CHECK_FALSE(item.first.empty());
+    ++count;
+  }
+  CHECK(count == RootOptions().fields().values().size());
+}
+
 TEST_CASE("options are equal when every field is", "[options]") {
   CHECK(RootOptions() == RootOptions());
   CHECK(unusual() == unusual());
