@@ -37,9 +37,8 @@ using root_optim::SoftThreshold;
 /// An optimizer over `matrices`, which it orthogonalizes, and `others`, which follow AdamW. All
 /// options are as constructed, but for those of the orthogonalizer.
 template <class Filter, class Orthogonalizer>
-std::unique_ptr<torch::optim::Optimizer> make_optimizer(const Tensors& matrices,
-                                                        const Tensors& others,
-                                                        const Orthogonalizer& orthogonalizer) {
+auto make_optimizer(const Tensors& matrices, const Tensors& others,
+                    const Orthogonalizer& orthogonalizer) {
   using Optimizer = OrthogonalizedOptimizer<Filter, Orthogonalizer>;
   auto optimizer = std::make_unique<Optimizer>(std::vector<typename Optimizer::Group>{});
   const auto add = [&](const Tensors& parameters, Rule rule) {
@@ -74,17 +73,21 @@ class Optimizer : public torch::CustomClassHolder {
       newton_schulz.compute_dtype(dtype_named(dtype));
     }
     if (method == "muon") {
-      optimizer_ = make_optimizer<NoFilter>(matrices, others, newton_schulz);
+      take(make_optimizer<NoFilter>(matrices, others, newton_schulz));
       orthogonalizer_ = newton_schulz;
     } else {
       TORCH_CHECK(method == "root" || method == "root_unsplit", "no such method: ", method);
-      optimizer_ = method == "root" ? make_optimizer<SoftThreshold>(matrices, others, ada_newton)
-                                    : make_optimizer<NoFilter>(matrices, others, ada_newton);
+      if (method == "root") {
+        take(make_optimizer<SoftThreshold>(matrices, others, ada_newton));
+      } else {
+        take(make_optimizer<NoFilter>(matrices, others, ada_newton));
+      }
       orthogonalizer_ = ada_newton;
     }
   }
 
   void step() { optimizer_->step(); }
+  void release_workspace() { release_workspace_(); }
 
   /// What a step's orthogonalizer makes of a matrix.
   at::Tensor orthogonalize(const at::Tensor& matrix) const {
@@ -104,7 +107,14 @@ class Optimizer : public torch::CustomClassHolder {
   }
 
  private:
+  template <class T>
+  void take(std::unique_ptr<T> optimizer) {
+    release_workspace_ = [kept = optimizer.get()] { kept->release_workspace(); };
+    optimizer_ = std::move(optimizer);
+  }
+
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  std::function<void()> release_workspace_;
   std::function<at::Tensor(const at::Tensor&)> orthogonalizer_;
 };
 
@@ -217,6 +227,7 @@ TORCH_LIBRARY(root_optim_benchmarks, m) {
   m.class_<Optimizer>("Optimizer")
       .def(torch::init<Tensors, Tensors, std::string, int64_t, std::string>())
       .def("step", &Optimizer::step)
+      .def("release_workspace", &Optimizer::release_workspace)
       .def("orthogonalize", &Optimizer::orthogonalize)
       .def("state_bytes", &Optimizer::state_bytes);
   m.def("momentum_matrix", &momentum_matrix);

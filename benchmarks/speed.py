@@ -16,7 +16,7 @@ import time
 import torch
 
 from optimizers import (Ours, Problem, TorchAdamW, TorchMuon, as_matrix, load_module, parameter_sets,
-                        relative_error)
+                        relative_error, release_workspace)
 
 COLUMNS = ["param_set", "method", "dtype", "threads", "ms_per_step", "ratio_vs_best_torch_muon",
            "mean_relative_error", "peak_extra_bytes", "operators"]
@@ -41,6 +41,7 @@ class Entry:
         with self.optimizer.ready():
             if not self.slow:
                 self.optimizer.step()  # brings state into being
+            release_workspace(self.optimizer)
             bench.reset_peak()
             held = bench.held_bytes()
             bench.record_operators(True)
