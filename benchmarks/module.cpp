@@ -225,7 +225,7 @@ std::vector<std::string> recorded_operators() { return recorded; }
 
 TORCH_LIBRARY(root_optim_benchmarks, m) {
   m.class_<Optimizer>("Optimizer")
-      .def(torch::init<Tensors, Tensors, std::string, int64_t, std::string>())
+      .def(torch::init<Tensors, Tensors, std::string, double, std::string>())
       .def("step", &Optimizer::step)
       .def("release_workspace", &Optimizer::release_workspace)
       .def("orthogonalize", &Optimizer::orthogonalize)
