@@ -14,12 +14,13 @@
 #include <algorithm>  // sort
 #include <cstring>    // memcpy
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <random>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "../common/file.hpp"
 
 namespace language_model {
 
@@ -28,12 +29,7 @@ namespace fs = std::filesystem;
 /// Total size at which reading a directory stops.
 inline constexpr size_t max_text_bytes = size_t{16} << 20;
 
-inline std::string read_file(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  TORCH_CHECK(in, "cannot read the text file ", path.string());
-  return text;
-}
+using examples::read_file;
 
 /// The C++ sources and plain texts below the given directories, one after the other, in the order
 /// of their paths, so that the same files always give the same text.
@@ -123,6 +119,19 @@ class RandomBatches {
       offsets.data_ptr<int64_t>()[i] = static_cast<int64_t>(random_() % count);
     }
     return windows(bytes_, offsets, context_);
+  }
+
+  /// The state of the generator as text; setting it goes on with the same batches.
+  std::string state() const {
+    std::ostringstream text;
+    text << random_;
+    return text.str();
+  }
+  void set_state(const std::string& state) {
+    std::istringstream text(state);
+    text >> random_;
+    TORCH_CHECK(text, "expected the state of a generator of batches, got ", state.size(),
+                " characters of something else");
   }
 
  private:
