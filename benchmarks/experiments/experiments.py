@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+# Copyright (c) root_optim contributors
+"""Runs the experiments and makes tables and plots of them; scripts/experiments.sh calls it.
+
+For each experiment OUT/NAME has runs.csv (a row a run), curves.csv (their evaluations), summary.csv
+(means, deviations, paired differences), report.md (the same as tables, with hardware, versions and
+time) and plots. Finished runs stay in OUT/runs: an interrupted experiment goes on where it was, and
+experiments share runs. Needs matplotlib.
+"""
+import argparse
+import csv
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import measures
+import paired
+import plans
+import plots
+from pool import Pool
+
+PROJECT = Path(__file__).resolve().parents[2]
+TEXTS = ("brown.txt", "tinyshakespeare.txt")
+IMAGE_FILES = ("data_batch_1.bin", "train-images-idx3-ubyte")
+
+
+def find_data(folder):
+    """{task: [paths]}: the texts and the images that the folder holds; none: LibTorch's headers."""
+    folders = [folder] if folder else []
+    texts = [f / name for f in folders for name in TEXTS if (f / name).exists()]
+    candidates = [PROJECT / "build/data/cifar10"]
+    for f in folders:
+        candidates += [f, *sorted(path for path in f.iterdir() if path.is_dir())]
+    images = [f for f in candidates if any((f / name).exists() for name in IMAGE_FILES)][:1]
+    return {"lm": texts, "vit": images, "resnet": images}
+
+
+def write_csv(path, rows):
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def markdown(rows):
+    """A table for each metric."""
+    def number(value):
+        return "" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+    lines = []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        lines += [f"\n{metric}:\n", "| group | label | mean ± sd | seeds | against | difference "
+                  "(95 % interval) |", "|---|---|---|---|---|---|"]
+        for row in (r for r in rows if r["metric"] == metric):
+            value = number(row["mean"]) + (f" ± {number(row['sd'])}" if row["sd"] else "")
+            seeds = str(row["seeds"])
+            if row["without_value"]:
+                seeds += f", **{row['without_value']} without a value**"
+            compared = ""
+            if row.get("difference") is not None:
+                compared = number(row["difference"])
+                if row["ci_low"] is not None:
+                    compared += f" ({number(row['ci_low'])} to {number(row['ci_high'])})"
+            lines.append(f"| {row['group']} | {row['label']} | {value} | {seeds} | "
+                         f"{row.get('baseline', '')} | {compared} |")
+    return "\n".join(lines)
+
+
+def environment(torch):
+    cpu = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines()
+                  if line.startswith("model name")]
+        cpu = models[0] if models else cpu
+    commit = subprocess.run(["git", "-C", PROJECT, "describe", "--always", "--dirty"], text=True,
+                            capture_output=True, check=False).stdout.strip()
+    return (f"{os.cpu_count()} cores of {cpu}, {platform.system()}, LibTorch {torch}, "
+            f"commit {commit or 'unknown'}")
+
+
+def total_time(folder, seconds):
+    """Adds to the time that earlier, interrupted calls took."""
+    path = folder / "seconds.txt"
+    total = seconds + (float(path.read_text()) if path.exists() else 0)
+    path.write_text(f"{total:.0f}\n")
+    return total
+
+
+def finish(name, plan, pool, folder, command, seconds):
+    """Writes everything about an experiment; returns how many of its runs failed."""
+    runs, curves = [], []
+    for run in plan.runs:
+        head = dict(group=run.group, label=run.label, seed=run.seed, alone=run.alone)
+        final = pool.result(run)
+        runs.append(head | run.settings | (final or {"diverged": "failed"}))
+        if final and not run.alone:
+            curves += [head | row for row in pool.evaluations(run)]
+    failed = [run for run in plan.runs if pool.result(run) is None]
+    diverged = [run for run in plan.runs if (pool.result(run) or {}).get("diverged")]
+    write_csv(folder / "runs.csv", runs)
+    write_csv(folder / "curves.csv", curves)
+    measured = measures.of_plan(name, plan, pool)
+    rows = paired.summarize(measured, plan.baselines)
+    write_csv(folder / "summary.csv", rows)
+    pictures = plots.draw(name, plan, pool, measured, folder) if len(failed) < len(runs) else []
+
+    done = [run["torch"] for run in runs if "torch" in run]
+    lines = [f"# {name}\n", f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes; "
+             f"{environment(done[0] if done else 'unknown')}.", *plan.notes]
+    for word, some in (("failed", failed), ("diverged", diverged)):
+        if some:
+            lines.append(f"\n**{len(some)} of {len(runs)} runs {word}**: " + "; ".join(
+                f"{run.group}, {run.label}, seed {run.seed}" for run in some) + ".")
+    lines.append(markdown(rows))
+    lines += [f"\n![{picture.stem}]({picture.name})" for picture in pictures]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(markdown(rows), f"\n{folder}", sep="\n")
+    return len(failed)
+
+
+def tune(planner, pool, folder, command):
+    """Tries the same rates for every optimizer, and further ones while the best is at an edge."""
+    rates = {(size, changes["optimizer"]): set(plans.FIRST_RATES[:2] if planner.quick
+                                               else plans.FIRST_RATES)
+             for size in ("small", "larger") + planner.vision_sizes()
+             for changes in plans.OPTIMIZERS.values()}
+    seconds = 0
+    while True:
+        runs = {(key, rate): planner.tuning_run(*key, rate)
+                for key, tried in rates.items() for rate in sorted(tried)}
+        seconds += pool.complete(list(runs.values()))
+        values = {k: m["value"] for k, m in zip(
+            runs, measures.finals(runs.values(), pool, "validation_loss"))}
+        best = {key: min((r for r in tried if values[key, r] is not None),
+                         key=lambda r, key=key: values[key, r], default=None)
+                for key, tried in rates.items()}
+        further = {key: {rate for rate in ((best[key] or 0) / 2, (best[key] or 0) * 2)
+                         if plans.RATE_LIMITS[0] <= rate <= plans.RATE_LIMITS[1]} - tried
+                   for key, tried in rates.items()}
+        if planner.quick or not any(further.values()):
+            break
+        for key in rates:
+            rates[key] |= further[key]
+
+    rows = [dict(size=size, label=run.label, optimizer=optimizer, lr=rate, steps=run.settings["steps"],
+                 value=values[(size, optimizer), rate], chosen=best[size, optimizer] == rate)
+            for ((size, optimizer), rate), run in runs.items()]
+    write_csv(folder / "runs.csv", rows)
+    chosen = [row for row in rows if row["chosen"]]
+    write_csv(folder / "summary.csv", chosen)
+    plots.learning_rates(rows, folder / "learning_rates.png")
+    lines = ["# learning_rates\n", f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes.\n",
+             "| size | optimizer | learning rate | validation loss |", "|---|---|---|---|"]
+    lines += [f"| {r['size']} | {r['label']} | {r['lr']:g} | {r['value']:.4f} |" for r in chosen]
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines[2:]), folder, sep="\n")
+    return sum(pool.result(run) is None for run in runs.values())
+
+
+def chosen_rates(out):
+    """{(size, optimizer): rate} of learning_rates: of OUT, else those in docs/results."""
+    for folder in (out, PROJECT / "docs/results"):
+        path = folder / "learning_rates/summary.csv"
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                return {(r["size"], r["optimizer"]): float(r["lr"]) for r in csv.DictReader(file)}
+    print("no learning rates are tuned yet: with those of the demo (docs/learning-rates.md)")
+    return {}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="+", choices=plans.NAMES + ("all",), metavar="NAME")
+    parser.add_argument("--program", type=Path, required=True, help="the program `experiment`")
+    parser.add_argument("--data", type=Path, default=os.environ.get("ROOT_OPTIM_DATA") or None)
+    parser.add_argument("--out", type=Path, default=PROJECT / "build/experiments")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--publish", action="store_true", help="copy the results to docs/results")
+    arguments = parser.parse_args()
+    if arguments.data and not arguments.data.is_dir():
+        parser.error(f"--data: no folder {arguments.data}")
+
+    data = find_data(arguments.data)
+    out = arguments.out / "quick" if arguments.quick else arguments.out
+    pool = Pool(arguments.program, out / "runs", data, arguments.jobs)
+    failed = 0
+    for name in plans.NAMES if "all" in arguments.names else arguments.names:
+        print(f"\n==> {name}", flush=True)
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = f"scripts/experiments.sh {name}" + (" --quick" if arguments.quick else "")
+        if not data["vit"]:
+            print("no images (CIFAR-10's binary version or Fashion-MNIST) in the folder given by "
+                  "--data: without vision")
+            if name == "vision":
+                continue
+        if name == "learning_rates":
+            failed += tune(plans.Planner(arguments.quick, {}, bool(data["vit"])), pool, folder,
+                           command)
+        else:
+            planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]))
+            plan = planner.plan(name)
+            seconds = pool.complete(plan.runs)
+            failed += finish(name, plan, pool, folder, command, seconds)
+        if arguments.publish:
+            target = PROJECT / "docs/results" / name
+            target.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                shutil.copy(path, target)
+    sys.exit(f"{failed} runs failed: see the .log files in {pool.folder}" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

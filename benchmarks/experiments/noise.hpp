@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What spoils gradients and labels, exactly as `notes` in settings.hpp says.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <c10/util/Exception.h>
+#include <torch/utils.h>  // NoGradGuard
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "spec.hpp"
+
+namespace experiments {
+
+class Noise {
+ public:
+  Noise(const std::string& text, int64_t seed)
+      // Not the seed of the weights: their generator would repeat the same numbers.
+      : spec_(text), random_(at::detail::createCPUGenerator(static_cast<uint64_t>(seed) + 7919)) {
+    if (spec_.name == "none") {
+      spec_.require(0);
+    } else if (spec_.name == "heavy" || spec_.name == "spikes") {
+      TORCH_CHECK(spec_.require(1).numbers[0] >= 0, "expected a strength >= 0, got '", text, "'");
+    } else {
+      TORCH_CHECK(spec_.name == "batch",
+                  "expected the noise none, heavy:S, spikes:S or batch:K:S, got '", text, "'");
+      TORCH_CHECK(
+          spec_.require(2).numbers[0] >= 1 && spec_.numbers[1] >= 0 && spec_.numbers[1] <= 1,
+          "expected batch:K:S with K >= 1 and 0 <= S <= 1, got '", text, "'");
+    }
+  }
+
+  /// Labels of the batch of `step` (from 0).
+  at::Tensor labels(const at::Tensor& given, int64_t classes, int64_t step) {
+    if (spec_.name != "batch" || (step + 1) % std::llround(spec_.numbers[0]) != 0) return given;
+    const at::Tensor drawn = at::randint(classes, given.sizes(), random_, given.options());
+    return at::where(uniform(given).lt(spec_.numbers[1]), drawn, given);
+  }
+
+  /// Changes the gradients of the parameters that have one.
+  void gradients(const std::vector<at::Tensor>& parameters) {
+    if (spec_.name != "heavy" && spec_.name != "spikes") return;
+    const torch::NoGradGuard no_grad;
+    for (const at::Tensor& parameter : parameters) {
+      at::Tensor gradient = parameter.grad();
+      if (!gradient.defined()) continue;
+      spec_.name == "heavy" ? add_heavy_tail(gradient) : replace_by_spikes(gradient);
+    }
+  }
+
+ private:
+  at::Tensor uniform(const at::Tensor& like) {
+    return at::rand(like.sizes(), random_, like.options().dtype(at::kDouble));
+  }
+
+  /// The inverse of the distribution function of Student's t with ν = 2 is (2p − 1)/√(2p(1 − p)).
+  void add_heavy_tail(at::Tensor& gradient) {
+    constexpr double smallest = 0x1p-53;
+    const at::Tensor p = uniform(gradient).clamp_(smallest, 1 - smallest);
+    const at::Tensor t = p.mul(2).sub_(1).div_(p.mul(2).mul_(p.neg().add_(1)).sqrt_());
+    const at::Tensor rms = gradient.to(at::kDouble).square().mean().sqrt_();
+    gradient.add_(t.mul_(rms).mul_(spec_.numbers[0]).to(gradient.scalar_type()));
+  }
+
+  void replace_by_spikes(at::Tensor& gradient) {
+    constexpr double share = 1e-3;
+    const at::Tensor p = uniform(gradient);  // below share/2: −, from there to share: +
+    const at::Tensor spike = p.sub(share / 2).sign_().to(gradient.scalar_type());
+    spike.mul_(gradient.abs().max().mul(spec_.numbers[0]));
+    gradient.copy_(at::where(p.lt(share), spike, gradient));
+  }
+
+  Spec spec_;
+  at::Generator random_;
+};
+
+}  // namespace experiments

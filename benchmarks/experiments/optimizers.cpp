@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+#include "optimizers.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/optim/adamw.h>
+#include <root_optim/root_optim.hpp>
+
+#include <cmath>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "candidate_filter.hpp"
+#include "spec.hpp"
+
+namespace experiments {
+namespace {
+
+using root_optim::FilterPlace;
+using AnyFilter = std::variant<root_optim::NoFilter, root_optim::SoftThreshold, CandidateFilter>;
+using AnyOrthogonalizer =
+    std::variant<root_optim::NewtonSchulz, root_optim::AdaNewton, root_optim::ExactPolar>;
+
+/// What a run may change of an optimizer's options, and what it must keep.
+struct Configuration {
+  AnyFilter filter;
+  AnyOrthogonalizer orthogonalizer;
+  FilterPlace place;
+  double momentum;
+  root_optim::MomentumForm form;
+  bool nesterov;
+  root_optim::LrScale scale;
+};
+
+template <class Options>
+Configuration configuration_of(const Options& o) {
+  return {o.filter(),        o.orthogonalizer(), o.filter_place(), o.momentum(),
+          o.momentum_form(), o.nesterov(),       o.scale()};
+}
+
+/// match_rms_adamw for Muon too: it can then share a learning rate with its built-in AdamW.
+root_optim::MuonOptions muon_options() {
+  return root_optim::MuonOptions().scale(root_optim::LrScale::MatchRmsAdamW);
+}
+
+AnyFilter parse_filter(const std::string& text) {
+  using root_optim::SoftThreshold;
+  using Kind = CandidateFilter::Kind;
+  const Spec spec(text);
+  if (spec.name == "none") return spec.require(0), root_optim::NoFilter();
+  if (spec.name == "published") return spec.require(0), SoftThreshold::published();
+  if (spec.name == "scaled") {
+    spec.require(1, 2);
+    return SoftThreshold().scaled(spec.numbers[0],
+                                  spec.numbers.size() > 1 ? std::llround(spec.numbers[1]) : 1);
+  }
+  spec.require(1);
+  const double value = spec.numbers[0];
+  if (spec.name == "quantile") return SoftThreshold().quantile(value);
+  if (spec.name == "rows") return CandidateFilter(Kind::Rows, value);
+  if (spec.name == "columns") return CandidateFilter(Kind::Columns, value);
+  if (spec.name == "median") return CandidateFilter(Kind::Median, value);
+  if (spec.name == "tail") return CandidateFilter(Kind::Tail, value);
+  TORCH_CHECK(spec.name == "rank-one", "expected a filter of --help, got '", text, "'");
+  return CandidateFilter(Kind::RankOne, value);
+}
+
+AnyOrthogonalizer parse_orthogonalizer(const std::string& text) {
+  using root_optim::CoefficientSet;
+  using root_optim::NewtonSchulz;
+  const Spec spec(text);
+  if (spec.name == "exact") return spec.require(0), root_optim::ExactPolar();
+  spec.require(0, 1);
+  const bool has_steps = !spec.numbers.empty();
+  const int64_t steps = has_steps ? std::llround(spec.numbers[0]) : 5;
+  if (spec.name == "default") {
+    root_optim::AdaNewton ada_newton;
+    if (has_steps) ada_newton.steps(steps);
+    return ada_newton;
+  }
+  if (spec.name == "classic") {
+    return NewtonSchulz().coefficients(CoefficientSet::cubic()).steps(steps);
+  }
+  if (spec.name == "muon") return NewtonSchulz().steps(steps);
+  TORCH_CHECK(spec.name == "published", "expected an orthogonalization of --help, got '", text,
+              "'");
+  return root_optim::root_paper().orthogonalizer().steps(steps);
+}
+
+Configuration configure(const Settings& s) {
+  Configuration c = s.optimizer == "muon"   ? configuration_of(muon_options())
+                    : s.optimizer == "root" ? configuration_of(root_optim::RootOptions())
+                                            : configuration_of(root_optim::root_paper());
+  if (!s.filter.empty()) c.filter = parse_filter(s.filter);
+  if (!s.orthogonalization.empty()) c.orthogonalizer = parse_orthogonalizer(s.orthogonalization);
+  if (!s.place.empty()) {
+    c.place = s.place == "gradient" ? FilterPlace::Gradient : FilterPlace::Momentum;
+  }
+  return c;
+}
+
+template <class F, class O>
+std::vector<ObservedMatrix> observe(root_optim::OrthogonalizedOptimizer<F, O>& optimizer) {
+  namespace detail = root_optim::detail;
+  const torch::NoGradGuard no_grad;
+  std::vector<ObservedMatrix> result;
+  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+    const auto& options = detail::typed_options(optimizer, g, "experiment");
+    const auto& parameters = optimizer.param_groups()[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
+      auto matrices = detail::next_update(optimizer, parameters[i], options);
+      const auto blocks = static_cast<int64_t>(matrices.size());
+      for (int64_t block = 0; block < blocks; ++block) {
+        result.push_back(
+            {options.names()[i], block, blocks, std::move(matrices[static_cast<size_t>(block)])});
+      }
+    }
+  }
+  return result;
+}
+
+template <class F, class O>
+Subject make(const Settings& s, const Configuration& c, const F& filter, const O& orthogonalizer,
+             Task& task) {
+  using Optimizer = root_optim::OrthogonalizedOptimizer<F, O>;
+  typename Optimizer::Options options(s.lr);
+  options.weight_decay(s.weight_decay).filter(filter).orthogonalizer(orthogonalizer);
+  options.filter_place(c.place).momentum(c.momentum).momentum_form(c.form);
+  options.nesterov(c.nesterov).scale(c.scale);
+  const auto table = root_optim::route(
+      task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
+  auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
+  auto observed = [&optimizer = *optimizer] { return observe(optimizer); };
+  return {std::move(optimizer), observed};
+}
+
+}  // namespace
+
+Subject make_optimizer(const Settings& s, Task& task) {
+  if (s.optimizer == "adamw") {
+    TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty(),
+                "expected no --filter, --orthogonalization and --place with adamw, which has none");
+    auto options = torch::optim::AdamWOptions(s.lr)
+                       .betas(std::make_tuple(0.9, 0.95))
+                       .weight_decay(s.weight_decay);
+    return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
+            [] { return std::vector<ObservedMatrix>(); }};
+  }
+  const Configuration c = configure(s);
+  return std::visit(
+      [&](const auto& filter, const auto& orthogonalizer) {
+        return make(s, c, filter, orthogonalizer, task);
+      },
+      c.filter, c.orthogonalizer);
+}
+
+std::string optimizer_defaults() {
+  const auto line = [](const char* name, const auto& options) {
+    std::string text = name;
+    const root_optim::Fields fields = options.fields();
+    for (const auto& [key, value] : fields.values()) {
+      text += ' ' + key + '=';
+      text += std::visit(
+          [](const auto& v) {
+            if constexpr (std::is_same_v<std::decay_t<decltype(v)>, bool>) {
+              return std::string(v ? "true" : "false");
+            } else {
+              return fmt::format("{}", v);
+            }
+          },
+          value);
+    }
+    return text + '\n';
+  };
+  return line("muon", muon_options()) + line("root", root_optim::RootOptions()) +
+         line("root_paper", root_optim::root_paper());
+}
+
+}  // namespace experiments

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+# Copyright (c) root_optim contributors
+"""What each experiment runs, as data: lists of runs, and which of them are compared."""
+from dataclasses import dataclass, field
+
+NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
+         "precision_along_training", "tails", "cost")
+VISION = ("vit", "resnet")
+
+# A run of each of these sizes is what its time is planned by: see README.md.
+SIZES = {
+    "small": dict(task="lm", width=128, layers=4, heads=4, context=64, batch=16, steps=800,
+                  evaluations=25, validation_examples=256),
+    "larger": dict(task="lm", width=192, layers=6, heads=6, context=64, batch=16, steps=600,
+                   evaluations=25, validation_examples=256),
+    "short": dict(task="lm", width=128, layers=4, heads=4, context=64, batch=16, steps=400,
+                  evaluations=4, validation_examples=256),
+    "vit": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=800, evaluations=5,
+                validation_examples=10000),
+    "resnet": dict(task="resnet", width=16, layers=1, batch=64, steps=800, evaluations=5,
+                   validation_examples=10000),
+}
+QUICK = {
+    "lm": dict(width=32, layers=1, heads=2, context=32, batch=4, steps=24, evaluations=6,
+               validation_examples=32),
+    "vit": dict(width=32, layers=1, heads=2, batch=8, steps=10, evaluations=2,
+                validation_examples=64),
+    "resnet": dict(width=8, layers=1, batch=8, steps=10, evaluations=2, validation_examples=64),
+}
+
+OPTIMIZERS = {
+    "AdamW": dict(optimizer="adamw"),
+    "Muon": dict(optimizer="muon"),
+    "ROOT as published": dict(optimizer="root_paper"),
+    "ROOT": dict(optimizer="root"),
+}
+TUNING_SEED = 7
+TUNED_STEPS = {"small": 800, "larger": 300, "vit": 400, "resnet": 400}
+FIRST_RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+RATE_LIMITS = (0.25e-3, 256e-3)
+# Until learning_rates has run: those of the demo (docs/learning-rates.md).
+FALLBACK_RATES = {"adamw": 4e-3, "muon": 16e-3, "root_paper": 16e-3, "root": 16e-3}
+
+
+@dataclass(frozen=True)
+class Run:
+    group: str  # runs are compared within a group
+    label: str
+    seed: int
+    settings: dict
+    alone: bool = False  # nothing beside it, all threads: for timings
+    files: tuple = ()  # "precision", "tails": what it writes beside its evaluations
+
+
+@dataclass
+class Plan:
+    runs: list
+    metric: str = "validation_loss"
+    baselines: tuple = ("AdamW", "Muon")
+    notes: list = field(default_factory=list)
+
+
+class Planner:
+    """Makes the plans, with learning rates {(size, optimizer): rate}."""
+
+    def __init__(self, quick, rates, has_images):
+        self.quick, self.rates, self.has_images = quick, rates, has_images
+
+    def vision_sizes(self):
+        return VISION if self.has_images else ()
+
+    def seeds(self, count):
+        return range(1, (2 if self.quick else count) + 1)
+
+    def size(self, name):
+        size = dict(SIZES[name])
+        if self.quick:
+            size.update(QUICK[size["task"]])
+        if size["task"] in VISION:
+            size["test"] = True
+        return size
+
+    def rate(self, size, optimizer):
+        size = {"short": "small"}.get(size, size)
+        return self.rates.get((size, optimizer), FALLBACK_RATES[optimizer])
+
+    def run(self, size, label, seed, changes, group=None, **kwargs):
+        settings = self.size(size) | changes
+        settings.setdefault("lr", self.rate(size, settings["optimizer"]))
+        return Run(group or size, label, seed, settings, **kwargs)
+
+    def plan(self, name):
+        return getattr(self, name)()
+
+    def tuning_run(self, size, optimizer, rate):
+        label = next(k for k, v in OPTIMIZERS.items() if v["optimizer"] == optimizer)
+        steps = self.size(size)["steps"] if self.quick else TUNED_STEPS[size]
+        changes = dict(optimizer=optimizer, lr=rate, steps=steps, evaluations=1)
+        run = self.run(size, label, TUNING_SEED, changes)
+        run.settings.pop("test", None)  # the test images choose nothing
+        return run
+
+    def lm(self):
+        runs = []
+        for size, count in (("small", 5), ("larger", 3)):
+            for seed in self.seeds(count):
+                runs += [self.run(size, label, seed, changes)
+                         for label, changes in OPTIMIZERS.items()]
+                steps = self.size(size)["steps"] * 6 // 10
+                runs.append(self.run(size, "ROOT, 60 % of the steps", seed,
+                                     dict(optimizer="root", steps=steps)))
+        return Plan(runs + self.timings())
+
+    def timings(self):
+        """Short runs for the time of a step; each seed is a repetition."""
+        steps = 10 if self.quick else 60
+        return [self.run(size, label, seed, changes | dict(steps=steps, evaluations=1),
+                         group=f"{size}, timing", alone=True)
+                for size in ("small", "larger") for seed in self.seeds(3)
+                for label, changes in OPTIMIZERS.items()]
+
+    def cost(self):
+        return self.lm()
+
+    def ablation(self):
+        published, scaled = "published", "scaled:5:3"
+        variants = [
+            # orthogonalization, without a split
+            ("none", "momentum", "classic"), ("none", "momentum", "muon"),
+            ("none", "momentum", "muon:8"), ("none", "momentum", "default"),
+            ("none", "momentum", "exact"),
+            # the published split, where it was published and before the momentum
+            (published, "momentum", "classic"), (published, "momentum", "published"),
+            (published, "momentum", "default"), (published, "momentum", "exact"),
+            (published, "gradient", "published"), (published, "gradient", "default"),
+            # the scaled split
+            (scaled, "momentum", "muon"), (scaled, "momentum", "default"),
+            (scaled, "gradient", "muon"), (scaled, "gradient", "default"),
+            ("scaled:3:3", "gradient", "default"), ("scaled:5", "gradient", "default"),
+            # other splits
+            ("rows:5", "gradient", "default"), ("columns:5", "gradient", "default"),
+            ("median:8", "gradient", "default"), ("tail:1.5", "gradient", "default"),
+            ("rank-one:5", "gradient", "default"),
+        ]
+        if self.quick:
+            variants = variants[:3] + variants[-3:]
+        runs = []
+        for seed in self.seeds(3):
+            for split, place, orthogonalization in variants:
+                label = (f"{orthogonalization}, no split" if split == "none"
+                         else f"{orthogonalization}, {split} on {place}")
+                runs.append(self.run("small", label, seed,
+                                     dict(optimizer="root", filter=split, place=place,
+                                          orthogonalization=orthogonalization)))
+        return Plan(runs, baselines=("default, no split", "muon, no split"), notes=[
+            "All runs have the momentum, the learning rate and the scale of ROOT's default. At these "
+            "shapes the published triples are Muon's: those of ROOT's paper are for 2048 rows."])
+
+    def quantile(self):
+        values = (".80", ".90", "1.0") if self.quick else (".80", ".85", ".90", ".95", ".99", "1.0")
+        runs = [self.run(size, f"q = {q}", seed,
+                         dict(optimizer="root", filter=f"quantile:{q}", place="momentum",
+                              orthogonalization="default"))
+                for size in ("small",) + self.vision_sizes()[:1] for seed in self.seeds(3)
+                for q in values]
+        return Plan(runs, baselines=("q = 1.0", "q = .90"))
+
+    def noise(self):
+        kinds = {"heavy:0.5": False, "heavy:2": True, "spikes:1": False, "spikes:5": True,
+                 "batch:10:1": False, "batch:3:1": True}
+        everywhere = OPTIMIZERS | {"AdamW, clipped": dict(optimizer="adamw", clip=1.0)}
+        root = dict(optimizer="root", orthogonalization="default")
+        candidates = {
+            "default, no split": root | dict(filter="none"),
+            "default, published on gradient": root | dict(filter="published", place="gradient"),
+            "default, scaled:5:3 on gradient": root | dict(filter="scaled:5:3", place="gradient"),
+            "default, scaled:3:3 on gradient": root | dict(filter="scaled:3:3", place="gradient"),
+            "default, tail:1.5 on gradient": root | dict(filter="tail:1.5", place="gradient"),
+            "default, median:8 on gradient": root | dict(filter="median:8", place="gradient"),
+        }
+        conditions = {"clean": everywhere | candidates}
+        for kind, strong in kinds.items():
+            conditions[kind] = everywhere | candidates if strong else everywhere
+        if self.quick:
+            conditions = {"clean": everywhere, "heavy:2": everywhere, "spikes:5": everywhere}
+        runs = [self.run("short", label, seed,
+                         changes | ({} if group == "clean" else dict(noise=group)), group=group)
+                for seed in self.seeds(3) for group, variants in conditions.items()
+                for label, changes in variants.items()]
+        return Plan(runs, baselines=("Muon", "AdamW"))
+
+    def vision(self):
+        runs = [self.run(size, label, seed, changes) for size in self.vision_sizes()
+                for seed in self.seeds(3)
+                for label, changes in (OPTIMIZERS | {
+                    "ROOT, published split q = .85": dict(optimizer="root", filter="quantile:.85",
+                                                          place="momentum")}).items()]
+        return Plan(runs, metric="validation_accuracy")
+
+    def precision_along_training(self):
+        runs = [self.run(size, label, 1, OPTIMIZERS[label] | dict(observations=10),
+                         group=f"{size}, trained by {label}", files=("precision",))
+                for size, label in [("small", "ROOT"), ("small", "Muon")] +
+                [(size, "ROOT") for size in self.vision_sizes()]]
+        return Plan(runs, baselines=())
+
+    def tails(self):
+        runs = [self.run("small", "ROOT", 1, OPTIMIZERS["ROOT"] | dict(observations=5),
+                         files=("tails",))]
+        return Plan(runs, baselines=())
