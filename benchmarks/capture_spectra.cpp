@@ -23,10 +23,10 @@
 #include <string>
 #include <vector>
 
+#include "../examples/common/optimizers.hpp"
+#include "../examples/common/schedule.hpp"
 #include "../examples/language_model/data.hpp"
 #include "../examples/language_model/model.hpp"
-#include "../examples/language_model/optimizers.hpp"
-#include "../examples/language_model/training.hpp"
 
 namespace {
 
@@ -62,16 +62,15 @@ void capture(const Run& run, root_optim::Root& optimizer, int64_t step) {
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (!root_optim::detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
       int block = 0;
-      for (const at::Tensor& u :
-           root_optim::detail::next_update(optimizer, parameters[i], options)) {
+      for (const auto& next : root_optim::detail::next_update(optimizer, parameters[i], options)) {
         const bool held_out = run.held_out || matrix++ % 4 == 3;
         const auto write = [&](const char* kind, const at::Tensor& x) {
           run.csv << fmt::format("{},{}.{},{},{},{},{},{:d}{}\n", run.name, options.names()[i],
                                  block, kind, step, x.size(1), x.size(2), held_out,
                                  quantiles_of(x[0]));
         };
-        write("U", u);
-        write("B", options.filter()(u));
+        write("U", next.unsplit);
+        write("B", next.body);
         ++block;
       }
     }
@@ -87,12 +86,11 @@ void capture_language_model(const Run& run, const language_model::Corpus& corpus
   shape.width = width;
   torch::manual_seed(3);
   language_model::Gpt model(shape);
-  auto optimizer = language_model::make_optimizer("root", model, kLearningRate);
+  auto optimizer = examples::make_optimizer("root", *model, kLearningRate);
+  root_optim::LrScheduler scheduler(*optimizer, examples::make_schedule({}, steps));
   language_model::RandomBatches batches(corpus.training, 16, shape.context, 3);
   const auto captured = captured_steps(steps);
   for (int64_t step = 0; step < steps; ++step) {
-    language_model::set_learning_rate(*optimizer,
-                                      kLearningRate * language_model::schedule(step, steps, 0.05));
     const language_model::Batch batch = batches.next();
     optimizer->zero_grad();
     const at::Tensor loss = model->loss(batch.input, batch.target);
@@ -102,6 +100,7 @@ void capture_language_model(const Run& run, const language_model::Corpus& corpus
       fmt::print("{} step {} loss {:.3f}\n", run.name, step, loss.item<double>());
     }
     optimizer->step();
+    scheduler.step();
   }
 }
 
@@ -121,10 +120,9 @@ void capture_convolutions(const Run& run, const std::string& images, int64_t ste
   torch::nn::Sequential model = convolutional_network();
   root_optim::Root optimizer(
       root_optim::param_groups(*model, root_optim::RootOptions(kLearningRate).weight_decay(0.1)));
+  root_optim::LrScheduler scheduler(optimizer, examples::make_schedule({}, steps));
   const auto captured = captured_steps(steps);
   for (int64_t step = 0; step < steps; ++step) {
-    language_model::set_learning_rate(optimizer,
-                                      kLearningRate * language_model::schedule(step, steps, 0.05));
     const at::Tensor index = torch::randint(data.images().size(0), {64}, at::kLong);
     optimizer.zero_grad();
     const at::Tensor loss =
@@ -136,6 +134,7 @@ void capture_convolutions(const Run& run, const std::string& images, int64_t ste
       fmt::print("{} step {} loss {:.3f}\n", run.name, step, loss.item<double>());
     }
     optimizer.step();
+    scheduler.step();
   }
 }
 

@@ -57,7 +57,7 @@ phase "Training with AdamW, Muon and ROOT"
 "$program" --demo --out "$out" ${arguments[@]+"${arguments[@]}"}
 
 phase "Plotting"
-"$plot_python" "$project/examples/language_model/plot.py" "$out/losses.csv" "$out/losses.png"
+"$plot_python" "$project/examples/common/plot.py" "$out/losses.csv" "$out/losses.png"
 end_phase
 
 say "What took the time"

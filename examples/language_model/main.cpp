@@ -7,25 +7,27 @@
 //   language_model --text book.txt         ROOT alone, on a text of yours
 //   language_model --help                  all options
 //
-// plot.py draws the losses.csv that it writes.
-#include <ATen/Parallel.h>  // set_num_threads
+// ../common/plot.py draws the losses.csv that it writes.
 #include <fmt/format.h>
 #include <torch/utils.h>  // manual_seed
 
-#include <cstdio>
-#include <exception>
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "calibration.hpp"
+#include "../common/comparison.hpp"
 #include "data.hpp"
 #include "model.hpp"
-#include "optimizers.hpp"
 #include "options.hpp"
-#include "report.hpp"
 #include "sampling.hpp"
-#include "training.hpp"
+#include "task.hpp"
+
+/// Where the LibTorch headers are, the default text; the build sets it.
+#ifndef LANGUAGE_MODEL_TEXT_DIR
+#define LANGUAGE_MODEL_TEXT_DIR ""
+#endif
 
 namespace language_model {
 namespace {
@@ -43,59 +45,36 @@ std::string read_text(const Options& options) {
 }
 
 void run(const Options& options) {
-  if (options.threads > 0) at::set_num_threads(options.threads);
-  fs::create_directories(options.out);
-  const fs::path csv_path = fs::path(options.out) / "losses.csv";
-  LossesCsv csv(csv_path);
-
-  const Corpus corpus = split_text(read_text(options), options.training.seed);
+  const Corpus corpus = split_text(read_text(options), options.run.seed);
   const GptOptions& shape = options.model;
-  const int64_t tokens_per_step = options.training.batch * shape.context;
+  const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
 
-  std::vector<Summary> summaries;
-  Gpt model{nullptr};
-  for (const std::string& name : options.optimizers) {
-    torch::manual_seed(static_cast<uint64_t>(options.training.seed));  // the same initial weights
-    model = Gpt(shape);
-    TrainingOptions training = options.training;
-    training.lr = options.lr.at(name);
-    const auto optimizer = make_optimizer(name, model, training.lr);
+  examples::Comparison comparison;
+  comparison.data = fmt::format("text: {:.1f} MB to train on, {:.1f} MB held out",
+                                static_cast<double>(corpus.training.numel()) / 1e6,
+                                static_cast<double>(corpus.validation.numel()) / 1e6);
+  comparison.model = fmt::format("{} layers of width {}, {} heads, context {}", shape.layers,
+                                 shape.width, shape.heads, shape.context);
+  comparison.batch = fmt::format("{} x {} bytes", options.run.batch, shape.context);
+  comparison.unit = "tokens";
+  comparison.units_per_step = options.run.batch * shape.context;
+  comparison.settings = {{"bytes of text", std::to_string(corpus.training.numel())},
+                         {"--width", std::to_string(shape.width)},
+                         {"--layers", std::to_string(shape.layers)},
+                         {"--heads", std::to_string(shape.heads)},
+                         {"--context", std::to_string(shape.context)},
+                         {"--dtype", options.dtype}};
+  comparison.make_task = [&] {
+    return std::make_unique<TextTask>(corpus, shape, dtype, options.run);
+  };
+  const auto task = examples::compare(options.run, comparison);
 
-    if (summaries.empty()) {
-      int64_t parameters = 0;
-      for (const at::Tensor& p : model->parameters()) parameters += p.numel();
-      fmt::print(
-          "text: {:.1f} MB to train on, {:.1f} MB held out\n"
-          "model: {} layers of width {}, {} heads, context {}: {} parameters\n"
-          "each run: {} steps of {} x {} bytes, {} threads\n\n",
-          static_cast<double>(corpus.training.numel()) / 1e6,
-          static_cast<double>(corpus.validation.numel()) / 1e6, shape.layers, shape.width,
-          shape.heads, shape.context, parameters, training.steps, training.batch, shape.context,
-          at::get_num_threads());
-      std::fflush(stdout);
-    }
-
-    std::vector<StepRecord> records;
-    Calibration calibration(*optimizer, options.calibrate);
-    ProgressLine progress(fmt::format("{:<5}", name), training.steps, tokens_per_step);
-    train(
-        model, *optimizer, corpus, training,
-        [&](const StepRecord& record) {
-          records.push_back(record);
-          csv.write(name, record);
-          progress.show(record);
-        },
-        [&calibration] { calibration.step(); });
-    calibration.report(records.back().seconds);
-    summaries.push_back(summarize(name, training.lr, records));
-  }
-
-  print_table(summaries);
-  fmt::print("\nlosses of every step: {}\n", csv_path.string());
   if (options.sample_length > 0) {
+    torch::manual_seed(static_cast<uint64_t>(options.run.seed));  // the same in a resumed run
+    Gpt& model = static_cast<TextTask&>(*task).gpt();
     const std::string sample = generate(model, options.prompt, options.sample_length, 0.8);
-    fmt::print("\n--- a sample of the model trained with {} ---\n{}\n", options.optimizers.back(),
-               printable(sample));
+    fmt::print("\n--- a sample of the model trained with {} ---\n{}\n",
+               options.run.optimizers.back(), printable(sample));
   }
 }
 
@@ -104,14 +83,5 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   const auto options = language_model::parse_options(argc, argv);
-  try {
-    language_model::run(options);
-  } catch (const c10::Error& e) {
-    fmt::print(stderr, "language_model: {}\n", e.what_without_backtrace());
-    return 1;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "language_model: {}\n", e.what());
-    return 1;
-  }
-  return 0;
+  return examples::exit_code_of("language_model", [&] { language_model::run(options); });
 }

@@ -25,7 +25,8 @@ inline std::string generate(Gpt& model, const std::string& prompt, int64_t lengt
     const int64_t seen = std::min(size, model->options().context);
     const at::Tensor bytes = at::empty({1, seen}, at::kByte);
     std::memcpy(bytes.data_ptr<uint8_t>(), text.data() + (size - seen), static_cast<size_t>(seen));
-    const at::Tensor logits = model->forward(bytes.to(at::kLong)).select(1, seen - 1);
+    const at::Tensor input = bytes.to(model->bytes->weight.device(), at::kLong);
+    const at::Tensor logits = model->forward(input).select(1, seen - 1).to(at::kFloat);
     const at::Tensor next = at::multinomial(at::softmax(logits.div(temperature), -1), 1);
     text.push_back(static_cast<char>(next.item<int64_t>()));
   }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 # Copyright (c) root_optim contributors
-"""Draws losses.csv, as language_model writes it, into losses.png: over steps and over seconds.
+"""Draws losses.csv, as the example programs write it, into losses.png: over steps and over seconds.
 
 Usage: plot.py [CSV [PNG]]     (default: build/demo/losses.csv; the PNG beside the CSV)
 
-Lines are the training loss, smoothed; dots the validation loss. Needs matplotlib.
+Lines are the training loss, smoothed; dots the validation loss. Where the CSV has an accuracy, it has
+a row of its own. Needs matplotlib.
 """
 import csv
 import sys
@@ -17,6 +18,7 @@ matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 
 STYLE = {"adamw": ("AdamW", "tab:gray"), "muon": ("Muon", "tab:blue"), "root": ("ROOT", "tab:red")}
+AXES = {"step": "optimizer steps", "seconds": "seconds of training"}
 
 
 def read_runs(path):
@@ -40,26 +42,54 @@ def smooth(values, decay):
     return result
 
 
-def draw(runs, png):
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    for panel, column in zip(panels, ("step", "seconds")):
+def points_of(run, x, y):
+    """The points (x, y) where y was evaluated."""
+    return [(a, b) for a, b in zip(run[x], run[y]) if b is not None]
+
+
+def draw_losses(runs, panels):
+    for panel, column in zip(panels, AXES):
         for name, run in runs.items():
             label, color = STYLE.get(name, (name, None))
             decay = 1 - 1 / max(1, len(run["step"]) / 50)
             (line,) = panel.plot(run[column], smooth(run["train_loss"], decay), color=color,
                                  alpha=0.6, linewidth=1)
-            points = [(x, y) for x, y in zip(run[column], run["validation_loss"]) if y is not None]
+            points = points_of(run, column, "validation_loss")
             if points:
                 final = f"{label}, validation {points[-1][1]:.3f}"
                 panel.plot(*zip(*points), "o", color=line.get_color(), markersize=4, label=final)
-        panel.set_xlabel("optimizer steps" if column == "step" else "seconds of training")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("loss (nats per byte)")
-    # The first steps fall from 6 and would squeeze the part that matters.
+    panels[0].set_ylabel("loss (nats)")
+    # The first steps would squeeze the part that matters.
     late = [y for line in panels[0].lines if len(line.get_ydata()) > 1
             for y in list(line.get_ydata())[len(line.get_ydata()) // 10:]]
     panels[0].set_ylim(min(late) - 0.1, max(late) + 0.1)
     panels[0].legend()
+
+
+def draw_accuracies(runs, panels):
+    for panel, column in zip(panels, AXES):
+        for name, run in runs.items():
+            label, color = STYLE.get(name, (name, None))
+            points = [(x, 100 * y) for x, y in points_of(run, column, "validation_accuracy")]
+            if points:
+                panel.plot(*zip(*points), "o-", color=color, markersize=4,
+                           label=f"{label}, {points[-1][1]:.2f} %")
+    panels[0].set_ylabel("accuracy on test images (%)")
+    panels[0].legend()
+
+
+def draw(runs, png):
+    accuracy = all("validation_accuracy" in run for run in runs.values())
+    rows = 2 if accuracy else 1
+    figure, panels = plt.subplots(rows, 2, figsize=(11, 4.2 * rows), sharey="row", sharex="col",
+                                  squeeze=False, layout="constrained")
+    draw_losses(runs, panels[0])
+    if accuracy:
+        draw_accuracies(runs, panels[1])
+    for panel, label in zip(panels[-1], AXES.values()):
+        panel.set_xlabel(label)
+    for panel in panels.flat:
+        panel.grid(alpha=0.3)
     figure.savefig(png, dpi=150)
 
 

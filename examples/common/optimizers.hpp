@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The three optimizers that the program compares, by name. All of them use the same weight decay,
+// The three optimizers that the programs compare, by name. All of them use the same weight decay,
 // and one learning rate for all parameters of a model: `match_rms_adamw` gives orthogonalized
 // updates the size of AdamW's, so Muon and ROOT can share it with their built-in AdamW.
 #pragma once
 
 #include <c10/util/Exception.h>
+#include <torch/nn/module.h>
 #include <torch/optim/adamw.h>
 #include <root_optim/optimizer.hpp>
 #include <root_optim/param_groups.hpp>
@@ -14,19 +15,17 @@
 #include <memory>
 #include <string>
 #include <tuple>
-#include <vector>
 
-#include "model.hpp"
-
-namespace language_model {
+namespace examples {
 
 inline constexpr double weight_decay = 0.1;
 
 /// Matrices -> orthogonalized; embeddings, norms and the output head -> AdamW. Query, key and value
 /// share one tensor but are three matrices.
 template <class Optimizer, class Options>
-std::unique_ptr<torch::optim::Optimizer> orthogonalized(Gpt& model, const Options& options) {
-  const auto table = root_optim::route(*model, options, [](root_optim::RoutingEntry& entry) {
+std::unique_ptr<torch::optim::Optimizer> orthogonalized(const torch::nn::Module& model,
+                                                        const Options& options) {
+  const auto table = root_optim::route(model, options, [](root_optim::RoutingEntry& entry) {
     const std::string qkv = "qkv.weight";
     if (entry.name.size() >= qkv.size() &&
         entry.name.compare(entry.name.size() - qkv.size(), qkv.size(), qkv) == 0) {
@@ -37,10 +36,11 @@ std::unique_ptr<torch::optim::Optimizer> orthogonalized(Gpt& model, const Option
 }
 
 /// "adamw", "muon" or "root".
-inline std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::string& name, Gpt& model,
+inline std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::string& name,
+                                                               const torch::nn::Module& model,
                                                                double lr) {
   if (name == "adamw") {
-    return std::make_unique<torch::optim::AdamW>(model->parameters(),
+    return std::make_unique<torch::optim::AdamW>(model.parameters(),
                                                  torch::optim::AdamWOptions(lr)
                                                      .betas(std::make_tuple(0.9, 0.95))
                                                      .weight_decay(weight_decay));
@@ -50,13 +50,9 @@ inline std::unique_ptr<torch::optim::Optimizer> make_optimizer(const std::string
                                                        .scale(root_optim::LrScale::MatchRmsAdamW)
                                                        .weight_decay(weight_decay));
   }
-  TORCH_CHECK(name == "root", "no such optimizer: ", name);
+  TORCH_CHECK(name == "root", "expected the optimizer adamw, muon or root, got ", name);
   return orthogonalized<root_optim::Root>(model,
                                           root_optim::RootOptions(lr).weight_decay(weight_decay));
 }
 
-inline void set_learning_rate(torch::optim::Optimizer& optimizer, double lr) {
-  for (auto& group : optimizer.param_groups()) group.options().set_lr(lr);
-}
-
-}  // namespace language_model
+}  // namespace examples

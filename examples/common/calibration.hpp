@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <optional>
 
-namespace language_model {
+namespace examples {
 
 /// Does nothing for `every` = 0 and for optimizers without AdaNewton.
 class Calibration {
@@ -47,4 +47,4 @@ class Calibration {
   double seconds_ = 0;
 };
 
-}  // namespace language_model
+}  // namespace examples
