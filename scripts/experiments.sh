@@ -7,11 +7,11 @@ usage() {
   cat << END
 Usage: scripts/experiments.sh NAME... [--quick] [--data DIR] [--jobs N] [--publish]
 
-Sets up what is missing, builds the program that does a training run, and runs an experiment: tables,
+Sets up what is missing, builds the program that does a training run, and runs experiments: tables,
 and build/experiments/NAME/{runs.csv,curves.csv,summary.csv,report.md,*.png}.
 
-  learning_rates  the rate of each optimizer, from the same grid and on a seed of its own; the others
-                  use what it finds (or what docs/results has)
+  learning_rates  the rate of each optimizer, from the same grid and on a seed of its own; the
+                  others use what it finds (or what docs/results has)
   lm              final validation loss, and steps and seconds to AdamW's final loss
   ablation        what the outlier split and the orthogonalization contribute
   quantile        the quantile of the split, on language and images
@@ -31,8 +31,8 @@ and build/experiments/NAME/{runs.csv,curves.csv,summary.csv,report.md,*.png}.
   --jobs N        N runs, one thread each, at a time (default: one per core)
   --publish       copy the results to docs/results/NAME
 
-An experiment takes up to an hour on two cores. When it is interrupted, the same command goes on from
-the last finished run; to start anew, delete build/experiments. Runs whose time is reported are done
+An experiment takes up to an hour on two cores. When it is interrupted, the same command goes on
+from the last finished run; to start anew, delete build/experiments. Runs whose time is reported are done
 alone with all threads: leave the machine idle meanwhile.
 Needs what scripts/demo.sh needs.
 END

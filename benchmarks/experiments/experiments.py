@@ -48,28 +48,48 @@ def write_csv(path, rows):
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-def markdown(rows):
-    """A table for each metric."""
-    def number(value):
-        return "" if value is None else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+def number(value):
+    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
+
+def markdown(rows):
+    """A table for each metric: of a single seed a column for each label, else a row for each, with
+    a column for each baseline."""
     lines = []
     for metric in dict.fromkeys(row["metric"] for row in rows):
-        lines += [f"\n{metric}:\n", "| group | label | mean ± sd | seeds | against | difference "
-                  "(95 % interval) |", "|---|---|---|---|---|---|"]
-        for row in (r for r in rows if r["metric"] == metric):
-            value = number(row["mean"]) + (f" ± {number(row['sd'])}" if row["sd"] else "")
-            seeds = str(row["seeds"])
-            if row["without_value"]:
-                seeds += f", **{row['without_value']} without a value**"
-            compared = ""
-            if row.get("difference") is not None:
-                compared = number(row["difference"])
-                if row["ci_low"] is not None:
-                    compared += f" ({number(row['ci_low'])} to {number(row['ci_high'])})"
-            lines.append(f"| {row['group']} | {row['label']} | {value} | {seeds} | "
-                         f"{row.get('baseline', '')} | {compared} |")
+        of_metric = [row for row in rows if row["metric"] == metric]
+        lines.append(f"\n{metric}:\n")
+        if all(row["seeds"] == 1 for row in of_metric):
+            labels = list(dict.fromkeys(row["label"] for row in of_metric))
+            lines += [f"| | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+            for group in dict.fromkeys(row["group"] for row in of_metric):
+                mean = {row["label"]: row["mean"] for row in of_metric if row["group"] == group}
+                lines.append(f"| {group} | {' | '.join(number(mean.get(k)) for k in labels)} |")
+            continue
+        baselines = list(dict.fromkeys(row["baseline"] for row in of_metric if "baseline" in row))
+        head = ["group", "label", "mean ± sd", "seeds"]
+        head += [f"less {b} (95 % interval)" for b in baselines]
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        for group, label in dict.fromkeys((row["group"], row["label"]) for row in of_metric):
+            same = [r for r in of_metric if (r["group"], r["label"]) == (group, label)]
+            differences = {row["baseline"]: interval(row) for row in same if "baseline" in row}
+            first = same[0]
+            value = number(first["mean"])
+            if first["sd"] is not None:
+                value += f" ± {number(first['sd'])}"
+            seeds = str(first["seeds"])
+            if first["without_value"]:
+                seeds += f", **{first['without_value']} without a value**"
+            cells = [group, label, value, seeds, *(differences.get(b, "") for b in baselines)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def interval(row):
+    if row["ci_low"] is None:
+        return number(row["difference"])
+    text = f"{number(row['difference'])} ({number(row['ci_low'])} to {number(row['ci_high'])})"
+    return f"**{text}**" if row["ci_low"] > 0 or row["ci_high"] < 0 else text
 
 
 def environment(torch):
@@ -106,6 +126,15 @@ def finish(name, plan, pool, folder, command, seconds):
     diverged = [run for run in plan.runs if (pool.result(run) or {}).get("diverged")]
     write_csv(folder / "runs.csv", runs)
     write_csv(folder / "curves.csv", curves)
+    notes = list(plan.notes)
+    if name == "precision_along_training":
+        write_csv(folder / "observations.csv", measures.precision_means(plan.runs, pool))
+    if name == "tails":
+        write_csv(folder / "observations.csv",
+                  [row for run in plan.runs if pool.result(run)
+                   for row in pool.rows(run, "tails")])
+    if name == "noise":
+        notes += measures.noise_notes(plan.runs, pool)
     measured = measures.of_plan(name, plan, pool)
     rows = paired.summarize(measured, plan.baselines)
     write_csv(folder / "summary.csv", rows)
@@ -113,11 +142,13 @@ def finish(name, plan, pool, folder, command, seconds):
 
     done = [run["torch"] for run in runs if "torch" in run]
     lines = [f"# {name}\n", f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes; "
-             f"{environment(done[0] if done else 'unknown')}.", *plan.notes]
+             f"{environment(done[0] if done else 'unknown')}.", *(f"\n{note}" for note in notes)]
     for word, some in (("failed", failed), ("diverged", diverged)):
         if some:
             lines.append(f"\n**{len(some)} of {len(runs)} runs {word}**: " + "; ".join(
                 f"{run.group}, {run.label}, seed {run.seed}" for run in some) + ".")
+    if any("baseline" in row for row in rows):
+        lines.append("\nBold: the interval excludes zero.")
     lines.append(markdown(rows))
     lines += [f"\n![{picture.stem}]({picture.name})" for picture in pictures]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -149,14 +180,16 @@ def tune(planner, pool, folder, command):
         for key in rates:
             rates[key] |= further[key]
 
-    rows = [dict(size=size, label=run.label, optimizer=optimizer, lr=rate, steps=run.settings["steps"],
-                 value=values[(size, optimizer), rate], chosen=best[size, optimizer] == rate)
+    rows = [dict(size=size, label=run.label, optimizer=optimizer, lr=rate,
+                 steps=run.settings["steps"], value=values[(size, optimizer), rate],
+                 chosen=best[size, optimizer] == rate)
             for ((size, optimizer), rate), run in runs.items()]
     write_csv(folder / "runs.csv", rows)
     chosen = [row for row in rows if row["chosen"]]
     write_csv(folder / "summary.csv", chosen)
     plots.learning_rates(rows, folder / "learning_rates.png")
-    lines = ["# learning_rates\n", f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes.\n",
+    lines = ["# learning_rates\n",
+             f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes.\n",
              "| size | optimizer | learning rate | validation loss |", "|---|---|---|---|"]
     lines += [f"| {r['size']} | {r['label']} | {r['lr']:g} | {r['value']:.4f} |" for r in chosen]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

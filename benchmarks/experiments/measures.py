@@ -2,11 +2,13 @@
 # Copyright (c) root_optim contributors
 """What is measured in the runs of each experiment; statistics over seeds are in paired.py."""
 from collections import defaultdict
-from statistics import median
+from statistics import mean, median
+
+from paired import by_seed
 
 
-def measurement(run, metric, value, group=None):
-    return dict(metric=metric, group=group or run.group, label=run.label, seed=run.seed, value=value)
+def measurement(run, metric, value):
+    return dict(metric=metric, group=run.group, label=run.label, seed=run.seed, value=value)
 
 
 def finals(runs, pool, metric):
@@ -65,8 +67,8 @@ def step_times(timing, pool):
 
 
 def time_to_target(runs, pool, times):
-    """When each run's validation loss first is at most AdamW's final one of the same seed, in shares
-    of AdamW's steps and seconds; None if never. No interpolation between evaluations."""
+    """When a run's validation loss first is at most AdamW's final one of the same seed, in shares of
+    AdamW's steps and seconds; None if never. No interpolation between evaluations."""
     target = {(run.group, run.seed): pool.result(run) for run in runs if run.label == "AdamW"}
     result = []
     for run in runs:
@@ -99,8 +101,40 @@ def loss_increases(runs, pool):
     return result
 
 
+def noise_notes(runs, pool):
+    """A line for each noise: whether Muon survives it, and what ROOT loses beside it."""
+    finished = [run for run in runs if pool.result(run)]
+    loss = by_seed(finals(finished, pool, "validation_loss"))
+    increase = by_seed(loss_increases(finished, pool))
+    trivial = mean([pool.result(run)["trivial_loss"] for run in finished])
+    lines = []
+    for group in dict.fromkeys(run.group for run in runs if run.group != "clean"):
+        muon = list(loss.get(("validation_loss", group, "Muon"), {}).values())
+        lost = {label: list(increase.get(("loss_increase", group, label), {}).values())
+                for label in ("Muon", "ROOT")}
+        if not muon or any(None in values or not values for values in (muon, *lost.values())):
+            lines.append(f"{group}: Muon or ROOT has runs without a loss.")
+            continue
+        verdict = "survives" if mean(muon) < trivial else "does not survive"
+        lines.append(f"{group}: Muon {verdict} (loss {mean(muon):.3f}; knowing only how frequent "
+                     f"each byte is: {trivial:.3f}). It loses {mean(lost['Muon']):.3f}, ROOT "
+                     f"{mean(lost['ROOT']):.3f}.")
+    return lines
+
+
+def precision_means(runs, pool):
+    """Relative error by run, kind of layer, input, method and step, the mean over layers."""
+    errors = defaultdict(list)
+    for run in runs:
+        for row in pool.rows(run, "precision") if pool.result(run) else ():
+            key = (run.group, row["kind"], row["input"], row["method"], int(row["step"]))
+            errors[key].append(float(row["relative_error"]))
+    names = ("group", "kind", "input", "method", "step")
+    return [dict(zip(names, key), relative_error=mean(values)) for key, values in errors.items()]
+
+
 def relative_errors(runs, pool):
-    """The mean over the observations and layers of a kind; the 'seed' counts nothing here."""
+    """The mean over the observations and layers of a kind; there is one seed."""
     result = []
     for run in runs:
         errors = defaultdict(list)
@@ -109,7 +143,7 @@ def relative_errors(runs, pool):
                 errors[row["input"], kind, row["method"]].append(float(row["relative_error"]))
         for (x, kind, method), values in errors.items():
             result.append(dict(metric="relative_error", group=f"{run.group}: {x}, {kind}",
-                               label=method, seed=run.seed, value=sum(values) / len(values)))
+                               label=method, seed=run.seed, value=mean(values)))
     return result
 
 

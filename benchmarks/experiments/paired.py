@@ -2,7 +2,7 @@
 # Copyright (c) root_optim contributors
 """Means, standard deviations and paired differences over seeds.
 
-A measurement is a dict with group, label, seed, metric and value (None: the run diverged or failed).
+A measurement is a dict with group, label, seed, metric and value (None: diverged or failed).
 """
 import math
 from statistics import mean, stdev

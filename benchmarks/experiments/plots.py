@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: MIT
 # Copyright (c) root_optim contributors
-"""The plots of the experiments. A dot is a run, a bar the standard deviation over seeds."""
-from collections import defaultdict
-from statistics import mean, stdev
+"""The plots of the experiments. A dot is a run, a bar the standard deviation over seeds unless the
+plot says otherwise."""
+from statistics import NormalDist, mean, stdev
 
 import matplotlib
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 
-from measures import step_times
-from paired import by_seed
+from measures import precision_means, step_times
+from paired import by_seed, confidence_interval
 
 COLORS = {"AdamW": "tab:gray", "AdamW, clipped": "black", "Muon": "tab:blue",
           "ROOT as published": "tab:orange", "ROOT": "tab:red",
           "ROOT, 60 % of the steps": "tab:pink",
           "classic": "tab:gray", "muon": "tab:blue", "published": "tab:orange",
           "default": "tab:red"}
-METHODS = {"classic": "classic (1.5, −.5)", "muon": "Muon", "published": "ROOT as published",
-           "default": "ROOT's default"}
+# The published triples are Muon's at most shapes: dashes on a thick line show both.
+METHODS = {"classic": ("classic (1.5, −.5)", "-"), "published": ("ROOT as published", "-"),
+           "muon": ("Muon", "--"), "default": ("ROOT's default", "-")}
 NAMES = {"validation_loss": "validation loss (nats)", "validation_accuracy": "validation accuracy"}
 
 
@@ -79,34 +80,39 @@ def curves(runs, pool, path, times=None):
     return save(figure, path)
 
 
-def dots(measurements, metric, path, baseline=None, logarithmic=False):
-    """A row for each label, a panel for each group; the dashed line is the baseline's mean."""
-    table = {(group, label): list(seeds.values())
-             for (m, group, label), seeds in by_seed(measurements).items() if m == metric}
-    groups = grouped(table, lambda key: key[0])
+def dots(measurements, metric, path, baseline=None):
+    """A row for each label, a panel for each group. With a baseline: paired differences to it, and
+    bars are their 95 % intervals."""
+    table = {(group, label): seeds for (m, group, label), seeds in by_seed(measurements).items()
+             if m == metric}
+    groups = grouped((key for key in table if key[1] != baseline), lambda key: key[0])
     longest = max(len(keys) for keys in groups.values())
     figure, axes = panels(len(groups), height=1.3 + 0.28 * longest, width=6.2)
     for axis, (group, keys) in zip(axes, groups.items()):
-        labels = [label for _, label in keys]
+        reference = table.get((group, baseline), {})
         for y, (_, label) in enumerate(keys):
-            values = [v for v in table[group, label] if v is not None]
+            seeds = table[group, label]
+            usable = [s for s, v in seeds.items() if v is not None and
+                      (baseline is None or reference.get(s) is not None)]
+            values = [seeds[s] - (reference[s] if baseline else 0) for s in usable]
             color = COLORS.get(label, "tab:purple")
-            axis.plot(values, [y] * len(values), "o", color=color, alpha=0.5, markersize=4)
+            axis.plot(values, [y] * len(values), "o", color=color, alpha=0.4, markersize=4)
             if values:
-                axis.errorbar(mean(values), y, xerr=stdev(values) if len(values) > 1 else 0,
-                              color=color, marker="|", markersize=12, capsize=3)
-            if len(values) < len(table[group, label]):
-                missing = len(table[group, label]) - len(values)
-                axis.annotate(f"{missing} without a value", (0.98, y), ha="right", va="center",
-                              xycoords=("axes fraction", "data"), fontsize="small", color="red")
-        reference = [v for v in table.get((group, baseline), []) if v is not None]
-        if reference:
-            axis.axvline(mean(reference), color="black", linestyle="--", linewidth=0.8)
-        axis.set_yticks(range(len(labels)), labels, fontsize="small")
-        axis.invert_yaxis()
-        if logarithmic:
-            axis.set_xscale("symlog", linthresh=0.01)
-        axis.set(title=group, xlabel=NAMES.get(metric, metric.replace("_", " ")))
+                interval = confidence_interval(values) or (mean(values), mean(values))
+                half = interval[1] - mean(values) if baseline else (
+                    stdev(values) if len(values) > 1 else 0)
+                axis.errorbar(mean(values), y, xerr=half, color=color, marker="|", markersize=12,
+                              capsize=3)
+            if len(values) < len(seeds):
+                axis.annotate(f"{len(seeds) - len(values)} without a value", (0.98, y), ha="right",
+                              va="center", xycoords=("axes fraction", "data"), fontsize="small",
+                              color="red")
+        axis.set_yticks(range(len(keys)), [label for _, label in keys], fontsize="small")
+        axis.set_ylim(len(keys) - 0.4, -0.6)
+        name = NAMES.get(metric, metric.replace("_", " "))
+        axis.set(title=group, xlabel=f"{name} less that of “{baseline}”" if baseline else name)
+        if baseline:
+            axis.axvline(0, color="black", linestyle="--", linewidth=0.8)
         axis.grid(alpha=0.3, axis="x")
     return save(figure, path)
 
@@ -127,50 +133,59 @@ def learning_rates(tried, path):
     return save(figure, path)
 
 
-def quantiles(measurements, metric, path):
-    table = {(group, label): [v for v in seeds.values() if v is not None]
-             for (m, group, label), seeds in by_seed(measurements).items() if m == metric}
-    groups = grouped((key for key, values in table.items() if values), lambda key: key[0])
+def quantiles(measurements, metric, path, baseline):
+    """Paired differences to the baseline with their 95 % intervals, over the quantile."""
+    table = {(group, label): seeds for (m, group, label), seeds in by_seed(measurements).items()
+             if m == metric}
+    groups = grouped(table, lambda key: key[0])
     figure, axes = panels(len(groups))
     for axis, (group, keys) in zip(axes, groups.items()):
-        x = [float(label.removeprefix("q = ")) for _, label in keys]
-        values = [table[key] for key in keys]
-        axis.errorbar(x, [mean(v) for v in values],
-                      [stdev(v) if len(v) > 1 else 0 for v in values], color="tab:red", capsize=3)
-        for at, v in zip(x, values):
-            axis.plot([at] * len(v), v, "o", color="tab:red", alpha=0.4, markersize=4)
-        axis.set(title=group, xlabel="quantile q of the split (1: no split)", ylabel=NAMES[metric])
+        reference = table[group, baseline]
+        for _, label in keys:
+            q = float(label.removeprefix("q = "))
+            values = [value - reference[seed] for seed, value in table[group, label].items()
+                      if value is not None and reference[seed] is not None]
+            axis.plot([q] * len(values), values, "o", color="tab:red", alpha=0.4, markersize=4)
+            if len(values) > 1:
+                half = confidence_interval(values)[1] - mean(values)
+                axis.errorbar(q, mean(values), half, color="tab:red", marker="_", markersize=12,
+                              capsize=3)
+        axis.axhline(0, color="black", linestyle="--", linewidth=0.8)
+        axis.set(title=group, xlabel="quantile q of the split (1: no split)",
+                 ylabel=f"{NAMES[metric]} less that of {baseline}")
         axis.grid(alpha=0.3)
     return save(figure, path)
 
 
-def precision(runs, pool, path):
-    """Relative error along training, a panel for each kind of layer and input; layers averaged."""
-    lines = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        for row in pool.rows(run, "precision") if pool.result(run) else ():
-            lines[run.group, row["kind"], row["input"]][row["method"], int(row["step"])].append(
-                float(row["relative_error"]))
-    # U and B of a kind side by side
-    figure, axes = panels(len(lines), width=3.4, height=2.6, per_row=6, sharey=True)
-    for axis, ((group, kind, x), points) in zip(axes, lines.items()):
-        for method, label in METHODS.items():
-            steps = sorted(step for m, step in points if m == method)
-            axis.plot(steps, [mean(points[method, step]) for step in steps], ".-",
-                      color=COLORS[method], label=label, linewidth=1)
-        axis.set_title(f"{group}\n{kind}, {x}", fontsize="small")
-        axis.grid(alpha=0.3)
-        axis.set_ylim(0, 1)
-    axes[0].set_ylabel("relative error")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center",
-                  ncols=len(METHODS))
-    return save(figure, path)
+def precision(rows, folder):
+    """Relative error along training: a picture for each run, a column for each kind of layer."""
+    paths = []
+    for group, of_run in grouped(rows, lambda row: row["group"]).items():
+        kinds = list(dict.fromkeys(row["kind"] for row in of_run))
+        figure, axes = plt.subplots(2, len(kinds), figsize=(2.8 * len(kinds), 5.2), squeeze=False,
+                                    layout="constrained", sharex=True, sharey=True)
+        for line, x in zip(axes, ("U", "B")):
+            for axis, kind in zip(line, kinds):
+                for method, (label, style) in METHODS.items():
+                    points = [row for row in of_run if row["method"] == method
+                              and (row["kind"], row["input"]) == (kind, x)]
+                    axis.plot([row["step"] for row in points],
+                              [row["relative_error"] for row in points], style,
+                              color=COLORS[method], label=label,
+                              linewidth=3 if method == "published" else 1.2)
+                axis.set_title(f"{kind}, {x}", fontsize="small")
+                axis.set_ylim(0, 1)
+                axis.grid(alpha=0.3)
+            line[0].set_ylabel("relative error")
+        figure.suptitle(group)
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center",
+                      ncols=len(METHODS))
+        paths.append(save(figure, folder / f"{group.replace(', ', '_').replace(' ', '_')}.png"))
+    return paths
 
 
 def tails(rows, path):
     """Histogram and Q-Q plot of each kind of layer, a line for each observation."""
-    from statistics import NormalDist
-
     kinds = sorted({row["kind"] for row in rows})
     figure, axes = plt.subplots(2, len(kinds), figsize=(3.4 * len(kinds), 6.4), squeeze=False,
                                 layout="constrained", sharey="row")
@@ -210,7 +225,7 @@ def draw(name, plan, pool, measured, folder):
     if name == "lm":
         return [curves(runs, pool, folder / "curves.png"),
                 dots([m for m in measured if m["group"] in ("small", "larger")],
-                     "validation_loss", folder / "final.png", "AdamW")]
+                     "validation_loss", folder / "final.png", "Muon")]
     if name == "cost":
         times = step_times([run for run in runs if run.alone], pool)
         return [curves(runs, pool, folder / "wall_clock.png", times),
@@ -218,16 +233,15 @@ def draw(name, plan, pool, measured, folder):
     if name == "ablation":
         return [dots(measured, plan.metric, folder / "ablation.png", plan.baselines[0])]
     if name == "quantile":
-        has_vision = any(m["metric"] == "validation_accuracy" for m in measured)
-        return [quantiles(measured, "validation_loss", folder / "loss.png")] + (
-            [quantiles(measured, "validation_accuracy", folder / "accuracy.png")]
-            if has_vision else [])
+        pictures = {"validation_loss": "loss.png", "validation_accuracy": "accuracy.png"}
+        return [quantiles(measured, metric, folder / pictures[metric], plan.baselines[0])
+                for metric in dict.fromkeys(m["metric"] for m in measured)]
     if name == "noise":
-        return [dots(measured, "loss_increase", folder / "increase.png", "Muon", logarithmic=True),
+        return [dots(measured, "loss_increase", folder / "increase.png"),
                 dots(measured, "validation_loss", folder / "final.png", "Muon")]
     if name == "vision":
         return [dots(measured, plan.metric, folder / "accuracy.png", "Muon")]
     if name == "precision_along_training":
-        return [precision(runs, pool, folder / "precision.png")]
+        return precision(precision_means(runs, pool), folder)
     return [tails([row for run in runs for row in pool.rows(run, "tails")],
                   folder / "tails.png")]

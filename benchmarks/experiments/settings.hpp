@@ -39,33 +39,31 @@ struct Settings {
 
 inline constexpr const char* description =
     "Trains one model with one optimizer and writes how that went: one run of the experiments of\n"
-    "scripts/experiments.sh. The seed decides the initial weights, the batches, the noise and "
-    "which\n"
-    "tenth of the text (or of the training images) is held out: runs that differ in nothing but "
-    "the optimizer see the\n"
-    "same.";
+    "scripts/experiments.sh. The seed decides the initial weights, the batches, the noise and\n"
+    "which tenth of the text or of the training images is held out: runs that differ in nothing\n"
+    "but the optimizer see the same.";
 
 inline constexpr const char* notes = R"(
-Filters (--filter), U being the matrix that is split, r_i and c_j the means of |U| in row i, column j:
+Filters (--filter); U is what is split, r_i and c_j are the means of |U| in row i and column j:
   none             no split
   published        |U| clipped at its quantile .90 (+ 1e-9)
   quantile:Q       |U| clipped at its quantile Q
-  scaled:K[:P]     |U_ij| clipped at K r_i c_j / mean|U|; in P passes, each with the means of what the
-                   pass before has clipped
+  scaled:K[:P]     |U_ij| clipped at K r_i c_j / mean|U|; in P passes, each with the means of what
+                   the pass before has clipped
   rows:K           |U_ij| clipped at K r_i
   columns:K        |U_ij| clipped at K c_j
   median:K         as scaled:K, with medians in place of means
   tail:F           as scaled, with K = F times the quantile .99 of |U_ij| mean|U| / (r_i c_j)
-  rank-one:K       U = s x y' + R with the leading singular triple (three power iterations); R is split
-                   as by scaled:K
+  rank-one:K       U = s x y' + R with the leading singular triple (three power iterations); R is
+                   split as by scaled:K
 
 Noise (--noise), applied to the gradients of all parameters before clipping and the step:
   none
   heavy:S          each entry + S rms(g) t, t from Student's t with 2 degrees of freedom
                    (infinite variance), g the gradient of its parameter
   spikes:S         each entry, with probability .001, becomes +-S max|g|
-  batch:K:S        in every K-th step each label (lm: each next byte) is, with probability S, replaced
-                   by one drawn uniformly)";
+  batch:K:S        in every K-th step each label (lm: each next byte) is, with probability S,
+                   replaced by one drawn uniformly)";
 
 /// Ends the program for --help and for a command line that is not understood.
 inline Settings parse_settings(int argc, char** argv) {

@@ -61,7 +61,7 @@ inline Evaluation evaluate(Task& task) {
   return task.evaluate();
 }
 
-/// Whether something that is done `times` in `steps`, the last time at the end, is done after `done`.
+/// Whether something done `times` in `steps` steps, the last time at the end, is due after `done`.
 inline bool is_due(int64_t done, int64_t steps, int64_t times) {
   return done * times / steps != (done - 1) * times / steps;
 }
