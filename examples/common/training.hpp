@@ -9,7 +9,6 @@
 #include <torch/utils.h>  // NoGradGuard
 #include <root_optim/lr_scheduler.hpp>
 
-#include <algorithm>  // max
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -41,7 +40,9 @@ inline void train(Task& task, torch::optim::Optimizer& optimizer,
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   const at::Device device(options.device);
-  const int64_t evaluate_every = std::max<int64_t>(1, options.steps / options.evaluations);
+  const auto evaluations_until = [&](int64_t step) {
+    return step * options.evaluations / options.steps;
+  };
 
   while (record.step < options.steps) {
     const auto step_start = Clock::now();
@@ -64,7 +65,7 @@ inline void train(Task& task, torch::optim::Optimizer& optimizer,
     record.train_loss = loss.item<double>();
     record.validation_loss.reset();
     record.validation_accuracy.reset();
-    if (record.step % evaluate_every == 0 || record.step == options.steps) {
+    if (evaluations_until(record.step) > evaluations_until(record.step - 1)) {
       const Evaluation evaluation = evaluate(task);
       record.validation_loss = evaluation.loss;
       record.validation_accuracy = evaluation.accuracy;
