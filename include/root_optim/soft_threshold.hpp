@@ -204,7 +204,7 @@ class SoftThreshold {
   /// B of each matrix of u [k, m, n].
   at::Tensor operator()(const at::Tensor& u) const { return detail::clamp_to(u, threshold(u)); }
   /// The same; written over u.
-  at::Tensor consume(at::Tensor u) const {
+  at::Tensor consume(const at::Tensor& u) const {
     const at::Tensor limit = detail::limit_of(u, threshold(u));
     return u.clamp_(limit.neg(), limit);
   }

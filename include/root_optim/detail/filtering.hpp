@@ -19,7 +19,7 @@ namespace detail {
 /// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
 template <class Filter>
 at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout) {
-  const at::Tensor result = temporary(stacked.sizes(), stacked.options());
+  at::Tensor result = temporary(stacked.sizes(), stacked.options());
   const std::vector<at::Tensor> from = block_views(stacked, layout),
                                 to = block_views(result, layout);
   for (size_t block = 0; block < from.size(); ++block) {

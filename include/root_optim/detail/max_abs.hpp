@@ -76,6 +76,7 @@ inline at::Tensor max_abs(const at::Tensor& x) {
 /// empty.
 inline at::Tensor max_abs_each(const std::vector<at::Tensor>& tensors) {
   std::vector<at::Tensor> entries;
+  entries.reserve(tensors.size());
   for (const at::Tensor& tensor : tensors) entries.push_back(cpu_entries(tensor));
   const auto defined = [](const at::Tensor& x) { return x.defined(); };
   if (std::all_of(entries.begin(), entries.end(), defined)) {

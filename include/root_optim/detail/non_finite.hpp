@@ -57,6 +57,7 @@ using FaultCounters = std::vector<at::Tensor>;
 /// The states' `skipped` side by side, [k].
 inline at::Tensor skipped_of(const std::vector<ParamState*>& states) {
   std::vector<at::Tensor> skipped;
+  skipped.reserve(states.size());
   for (ParamState* state : states) skipped.push_back(state->skipped());
   return at::stack(skipped);
 }
@@ -67,6 +68,7 @@ inline FaultCounters next_counters(const std::vector<ParamState*>& states, const
                                    const at::Tensor& own) {
   if (usable.is_cpu() && all_true(usable) && all_true(own)) return {};
   std::vector<at::Tensor> non_finite;
+  non_finite.reserve(states.size());
   for (ParamState* state : states) non_finite.push_back(state->non_finite());
   const at::Tensor skipped = skipped_of(states), faults = at::stack(non_finite);
   return at::cat(
@@ -87,6 +89,7 @@ inline void commit_counters(ParamState& state, const FaultCounters& next, size_t
 inline void commit_counters(const std::vector<ParamState*>& states, const FaultCounters& next) {
   if (!next.empty()) {
     std::vector<at::Tensor> to;
+    to.reserve(next.size());
     for (ParamState* state : states) to.push_back(state->skipped());
     for (ParamState* state : states) to.push_back(state->non_finite());
     foreach_copy(to, next);
