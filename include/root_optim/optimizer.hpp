@@ -79,7 +79,7 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
 ///    replace their options, so step() refuses such groups.
 ///
 /// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters); and two
-///            counters.
+///            counters. On the CPU also the memory of a step, for the next one: `release_workspace`.
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, with any strides that
 ///            do not overlap; on any device whose LibTorch has float64. Gradients are never written.
 /// Faults:    gradients that are not finite: the option `non_finite`, by default a skipped step.

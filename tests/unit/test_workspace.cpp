@@ -103,6 +103,7 @@ TEST_CASE("blocks are used again, never twice at once, and given up for larger o
   CHECK(workspace.bytes() == 300);
   const void* memory = a.data_ptr();
   CHECK(root_optim::detail::is_sole_owner(a));
+  CHECK_FALSE(root_optim::detail::is_sole_owner(at::Tensor()));
   at::Tensor view = a.narrow(0, 0, 5);
   CHECK_FALSE(root_optim::detail::is_sole_owner(a));
   a.reset();  // the view still needs it

@@ -117,8 +117,9 @@ inline at::Tensor temporary_like(const at::Tensor& x) {
 
 /// Whether nobody else can see the memory of x.
 inline bool is_sole_owner(const at::Tensor& x) {
+  if (!x.defined()) return false;
   const bool held = current_workspace != nullptr && current_workspace->holds(x);
-  return x.defined() && x.use_count() == 1 && x.storage().use_count() == (held ? 2 : 1);
+  return x.use_count() == 1 && x.storage().use_count() == (held ? 2 : 1);
 }
 
 }  // namespace detail
