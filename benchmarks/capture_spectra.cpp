@@ -52,6 +52,16 @@ struct Run {
   bool held_out;
 };
 
+/// The optimizer that is trained with, with the split as published: the summary has momentum before and
+/// behind that one.
+void split_as_published(root_optim::Root& optimizer) {
+  for (auto& group : optimizer.param_groups()) {
+    static_cast<root_optim::RootOptions&>(group.options())
+        .filter(root_optim::SoftThreshold().quantile(0.90))
+        .filter_place(root_optim::FilterPlace::Momentum);
+  }
+}
+
 /// Writes a line for every matrix of the coming step, before and behind the split.
 void capture(const Run& run, root_optim::Root& optimizer, int64_t step) {
   const torch::NoGradGuard no_grad;
@@ -87,6 +97,7 @@ void capture_language_model(const Run& run, const language_model::Corpus& corpus
   torch::manual_seed(3);
   language_model::Gpt model(shape);
   auto optimizer = examples::make_optimizer("root", *model, kLearningRate);
+  split_as_published(dynamic_cast<root_optim::Root&>(*optimizer));
   root_optim::LrScheduler scheduler(*optimizer, examples::make_schedule({}, steps));
   language_model::RandomBatches batches(corpus.training, 16, shape.context, 3);
   const auto captured = captured_steps(steps);
@@ -120,6 +131,7 @@ void capture_convolutions(const Run& run, const std::string& images, int64_t ste
   torch::nn::Sequential model = convolutional_network();
   root_optim::Root optimizer(
       root_optim::param_groups(*model, root_optim::RootOptions(kLearningRate).weight_decay(0.1)));
+  split_as_published(optimizer);
   root_optim::LrScheduler scheduler(optimizer, examples::make_schedule({}, steps));
   const auto captured = captured_steps(steps);
   for (int64_t step = 0; step < steps; ++step) {

@@ -63,7 +63,7 @@ Spectra from_text(const std::string& path) {
   return spectra;
 }
 
-/// Momentum behind the outlier split: what the orthogonalizer meets.
+/// What the orthogonalizer meets.
 std::vector<torch::Tensor> momentum_of_a_small_network() {
   using torch::nn::Linear;
   torch::manual_seed(0);
@@ -80,7 +80,7 @@ std::vector<torch::Tensor> momentum_of_a_small_network() {
   for (const auto& entry : optimizer.state()) {
     const auto& state = static_cast<const root_optim::ParamState&>(*entry.second);
     if (state.momentum_buffer().defined()) {
-      momentum.push_back(root_optim::SoftThreshold()(state.momentum_buffer().unsqueeze(0))[0]);
+      momentum.push_back(state.momentum_buffer());
     }
   }
   return momentum;

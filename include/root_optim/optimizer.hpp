@@ -182,6 +182,7 @@ using RootPaperOptions = RootPaper::Options;
 inline RootPaperOptions root_paper(double lr = 1e-3) {
   return RootPaperOptions(lr)
       .filter(SoftThreshold::published())
+      .filter_place(FilterPlace::Momentum)
       .orthogonalizer(NewtonSchulz()
                           .coefficients(CoefficientSet::root_paper())
                           .normalization(Normalization::FrobeniusPlus)

@@ -62,7 +62,7 @@ enum class NonFinite {
 
 /// Where the outlier filter of matrices acts.
 enum class FilterPlace {
-  Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (ROOT)
+  Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (as published)
   Gradient  ///< on the gradient, before the momentum: an outlier does not live on in it for 1/(1 − μ)
             ///< steps
 };
@@ -108,8 +108,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(LrScale, scale) = Defaults::scale;
   /// The outlier filter. Default: as constructed.
   TORCH_ARG(OutlierFilter, filter);
-  /// Where the filter acts. Default: Momentum.
-  TORCH_ARG(FilterPlace, filter_place) = FilterPlace::Momentum;
+  /// Where the filter acts. Default: Gradient (docs/results.md has the comparison).
+  TORCH_ARG(FilterPlace, filter_place) = FilterPlace::Gradient;
   /// The orthogonalizer. Default: as constructed.
   TORCH_ARG(Orthogonalizer, orthogonalizer);
   /// Which rule the parameters of the group follow. Default: Auto.

@@ -22,6 +22,8 @@
 #include <root_optim/detail/finite.hpp>
 #include <root_optim/detail/frobenius_norm.hpp>
 #include <root_optim/detail/order_statistic.hpp>
+#include <root_optim/detail/reduce.hpp>
+#include <root_optim/detail/scaled_clamp.hpp>
 #include <root_optim/detail/tensor_checks.hpp>
 #include <root_optim/detail/workspace.hpp>
 #include <root_optim/policy.hpp>  // Fields
@@ -90,29 +92,32 @@ struct NoFilter {
   at::Tensor operator()(const at::Tensor& u) const { return u; }
 };
 
-/// Filter: removes from each matrix what exceeds a threshold, B = clamp(U, −ε, ε).
+/// Filter: removes from each matrix U, the gradient or the momentum (FilterPlace), what exceeds a
+/// threshold, B = clamp(U, −ε, ε).
 ///
 /// | setter               | ε of a matrix U                                  |
 /// |----------------------|--------------------------------------------------|
-/// | quantile(q)          | the quantile q of its |U| (default, q = 0.90)    |
+/// | scaled(κ, passes)    | ε_ij = κ·r_i·c_j/mean|U|, r and c the means of |U| in row i and column j (default, 3 and 3) |
+/// | quantile(q)          | the quantile q of its |U|; ROOT's, with q = 0.90 |
 /// | absolute(e)          | e                                                |
 /// | relative_to_rms(f)   | f·√mean(U²)                                      |
-/// | scaled(κ, passes)    | ε_ij = κ·r_i·c_j/mean|U|, r and c the means of |U| in row i and column j |
 ///
-/// `scaled` is ours: rows and columns of momentum differ in size by orders of magnitude, and a pattern
-/// of scales r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for
-/// the whole matrix clips the large rows instead. Further passes take the means of what the pass before
-/// has clipped. It needs no order statistic. An entry that outweighs all others together raises the means
-/// with itself, and passes where κ >= 2.
+/// `scaled` is ours: rows and columns differ in size by orders of magnitude, and a pattern of scales
+/// r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for the whole
+/// matrix clips the large rows instead. Further passes take the means of what the pass before has clipped.
+/// Of independent normal entries κ = 3 clips one in sixty. It needs no order statistic. An entry that
+/// outweighs all others together raises the means with itself; each pass lowers them again.
 /// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
 /// With all modes but absolute the result scales with U (scaled: below 1e30); an absolute threshold does not, and
-/// with it the two MomentumForms differ by the factor 1 − μ.
-/// NaN in U stays in B. An infinite entry is clipped like any outlier, so that B is finite while the
-/// momentum keeps the infinity: by default the optimizer skips such a step (NonFinite).
+/// with it and FilterPlace::Momentum the two MomentumForms differ by the factor 1 − μ.
+/// NaN in U stays in B. An infinite entry leaves no threshold by which anything is scaled; the other modes
+/// clip it. Where the filter stands in an optimizer, such a step is skipped by default (NonFinite).
 /// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
 ///           float32).
-/// Reference: ROOT, arXiv 2511.20626.
+/// Cost:     scaled, on the CPU: a read of U per pass, one more and a write. quantile: two reads, a
+///           selection, a read and a write; on other devices a sort.
+/// Reference: ROOT, arXiv 2511.20626 (quantile); docs/results.md (scaled).
 class SoftThreshold {
  public:
   static constexpr const char* name = "soft_threshold";
@@ -121,28 +126,29 @@ class SoftThreshold {
 
   /// The split as published: quantile .90, with 1e-9 added to the threshold.
   static SoftThreshold published() {
-    SoftThreshold filter;
+    SoftThreshold filter = SoftThreshold().quantile(0.90);
     filter.floor_ = 1e-9;
     return filter;
   }
 
-  /// Range: q in [0, 1]; 1 clips nothing. Default: 0.90.
+  /// Range: q in [0, 1]; 1 clips nothing. ROOT's: 0.90.
   SoftThreshold& quantile(double q) { return set(Mode::Quantile, q); }
   /// Range: finite, >= 0; in units of U, that is of the momentum.
   SoftThreshold& absolute(double epsilon) { return set(Mode::Absolute, epsilon); }
   /// Range: finite, >= 0; √(max(m, n)·min(m, n)) or more clips nothing.
   SoftThreshold& relative_to_rms(double factor) { return set(Mode::RelativeToRms, factor); }
   /// @param kappa range: finite, > 0; below 1 it clips what follows the pattern too, more with every pass.
-  /// @param passes range: 1 to 8; each costs three passes over U.
-  SoftThreshold& scaled(double kappa, int64_t passes = 1) {
+  /// @param passes range: 1 to 8.
+  SoftThreshold& scaled(double kappa, int64_t passes = 3) {
+    set(Mode::Scaled, kappa);
     passes_ = passes;
-    return set(Mode::Scaled, kappa);
+    return *this;
   }
 
   Mode mode() const { return mode_; }
   /// The q, ε or factor given to the setter of the mode.
   double value() const { return value_; }
-  /// The passes of `scaled`.
+  /// The passes of `scaled`; 1 with every other mode.
   int64_t passes() const { return passes_; }
   /// What is added to ε: 1e-9 for `published()`, else 0.
   double floor() const { return floor_; }
@@ -192,7 +198,7 @@ class SoftThreshold {
         return at::full({u.size(0), 1, 1}, value_ + floor_, u.options().dtype(dtype));
       case Mode::RelativeToRms: {
         const double entries = static_cast<double>(u.size(1) * u.size(2));
-        return detail::frobenius_norm(u).mul_(value_ / std::sqrt(entries)).add_(floor_).to(dtype);
+        return detail::frobenius_norms(u).mul_(value_ / std::sqrt(entries)).add_(floor_).to(dtype);
       }
       case Mode::Scaled:
         return scaled_threshold(u.to(dtype));
@@ -202,14 +208,32 @@ class SoftThreshold {
   }
 
   /// B of each matrix of u [k, m, n].
-  at::Tensor operator()(const at::Tensor& u) const { return detail::clamp_to(u, threshold(u)); }
+  at::Tensor operator()(const at::Tensor& u) const {
+    if (has_kernel(u)) return scaled_body(u, detail::temporary_like(u));
+    return detail::clamp_to(u, threshold(u));
+  }
   /// The same; written over u.
   at::Tensor consume(const at::Tensor& u) const {
+    if (has_kernel(u)) return scaled_body(u, u);
     const at::Tensor limit = detail::limit_of(u, threshold(u));
     return u.clamp_(limit.neg(), limit);
   }
 
  private:
+  bool has_kernel(const at::Tensor& u) const {
+    const bool differentiable = at::GradMode::is_enabled() && u.requires_grad();
+    return mode_ == Mode::Scaled && u.dim() == 3 && u.numel() > 0 && !differentiable &&
+           detail::cpu_entries(u).defined();
+  }
+
+  at::Tensor scaled_body(const at::Tensor& u, const at::Tensor& body) const {
+    validate();
+    // Of transposed matrices the matrices before that: rows and columns play the same part.
+    detail::scaled_clamp(detail::cpu_entries(u), {value_, passes_, floor_},
+                         detail::cpu_entries(body));
+    return body;
+  }
+
   at::Tensor scaled_threshold(const at::Tensor& u) const {
     // Never 0, which would mean "unsplit": a zero matrix has nothing to split, and what underflows is
     // far below everything else.
@@ -229,13 +253,14 @@ class SoftThreshold {
   SoftThreshold& set(Mode mode, double value) {
     mode_ = mode;
     value_ = value;
+    passes_ = 1;
     return *this;
   }
 
-  Mode mode_ = Mode::Quantile;
-  double value_ = 0.90;
+  Mode mode_ = Mode::Scaled;
+  double value_ = 3.0;
   double floor_ = 0.0;
-  int64_t passes_ = 1;
+  int64_t passes_ = 3;
 };
 
 }  // namespace v0

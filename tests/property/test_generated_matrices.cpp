@@ -240,7 +240,7 @@ TEST_CASE("generated matrices: the split", "[property][generated]") {
     }
     // Three roundings of a threshold, an interpolation or a product; of the scaled one those of two
     // means more, of the pass before too.
-    const double roundings = mode == 3 ? 12 * static_cast<double>(passes) : 4;
+    const double roundings = mode == 3 ? static_cast<double>(passes * (12 + c.rows + c.cols)) : 4;
     // The reference's own sums, one after the other, of both means and their product.
     const double sums =
         mode == 3 ? 2 * static_cast<double>(passes * (c.rows + c.cols)) * 0x1p-53 : 0;
@@ -248,10 +248,16 @@ TEST_CASE("generated matrices: the split", "[property][generated]") {
     const double least = mode == 3 ? std::numeric_limits<float>::min() : 0;
     const at::Tensor body = filter(u);
     const auto [outliers, same] = split_outliers(u, filter.threshold(u));
-    expect(at::equal(body, same), "split_outliers differs from the filter");
+    if (mode == 3) {  // a kernel beside operators, which add in another order
+      const double bound = roundings * test::unit_roundoff(c.input);
+      expect((body - same).abs().le(same.abs() * bound + least).all().item<bool>(),
+             "the operators of the scaled split differ from its kernel");
+    } else {
+      expect(at::equal(body, same), "split_outliers differs from the filter");
+    }
     // Within one ulp of the larger of the parts.
     const double ulp = 2 * test::unit_roundoff(c.input);
-    expect(((outliers + body) - u).abs().le(u.abs() * ulp).all().item<bool>(), "O + B is not U");
+    expect(((outliers + same) - u).abs().le(u.abs() * ulp).all().item<bool>(), "O + B is not U");
     expect(body.abs().le(u.abs()).all().item<bool>() && (body * u).ge(0).all().item<bool>(),
            "B exceeds U or changes a sign");
     for (int64_t i = 0; i < c.count; ++i) {

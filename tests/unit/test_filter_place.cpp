@@ -63,7 +63,7 @@ TEST_CASE("a filter on the gradient does not hide that it is not finite",
           "[filter_place][non_finite]") {
   const at::Tensor p = test::parameter({16, 24}, 1);
   const at::Tensor before = p.detach().clone();
-  Root root({p}, RootOptions(0.1).filter_place(FilterPlace::Gradient));
+  Root root({p}, RootOptions(0.1).filter(SoftThreshold().quantile(0.90)));
   at::Tensor gradient = test::gaussian({16, 24}, 2);
   gradient[3][4] = std::numeric_limits<double>::infinity();
   test::set_gradient(p, gradient);
@@ -79,7 +79,7 @@ TEST_CASE("a filter on the gradient does not hide that it is not finite",
 
 TEST_CASE("a report says what a filter on the gradient does", "[filter_place][diagnostics]") {
   const at::Tensor p = test::parameter({16, 24}, 1);
-  Root root({p}, RootOptions(0.1).filter_place(FilterPlace::Gradient));
+  Root root({p}, RootOptions(0.1).filter(SoftThreshold().quantile(0.90)));
   at::Tensor gradient = test::gaussian({16, 24}, 2);
   test::set_gradient(p, gradient);
   root.step();
@@ -95,8 +95,8 @@ TEST_CASE("a report says what a filter on the gradient does", "[filter_place][di
 
 TEST_CASE("the place of the filter is saved, and older files have it on the momentum",
           "[filter_place][checkpoint]") {
-  const RootOptions options = RootOptions().filter_place(FilterPlace::Gradient);
+  const RootOptions options = RootOptions().filter_place(FilterPlace::Momentum);
   CHECK(RootOptions::from_fields(options.fields()) == options);
   CHECK(options != RootOptions());
-  CHECK(RootOptions().filter_place() == FilterPlace::Momentum);
+  CHECK(RootOptions().filter_place() == FilterPlace::Gradient);
 }

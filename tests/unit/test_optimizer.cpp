@@ -508,7 +508,7 @@ TEST_CASE("state follows a model that is converted", "[optimizer][dtype]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   torch::nn::Linear model(24, 16);
   model->to(device);
-  Root root(model->parameters(), RootOptions(0.05));
+  Root root(model->parameters(), RootOptions(0.05).filter_place(FilterPlace::Momentum));
   const auto step = [&](int64_t t) {
     for (const at::Tensor& p : model->parameters())
       set_gradient(p, test::gradient_of(p.sizes(), t));

@@ -31,7 +31,7 @@ RootOptions unusual() {
 
 }  // namespace
 
-TEST_CASE("Root's defaults are the paper's", "[options]") {
+TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   const RootOptions options;
   CHECK(options.lr() == 1e-3);
   CHECK(options.momentum() == 0.95);
@@ -39,8 +39,10 @@ TEST_CASE("Root's defaults are the paper's", "[options]") {
   CHECK(options.nesterov());
   CHECK(options.weight_decay() == 0.1);
   CHECK(options.scale() == LrScale::MatchRmsAdamW);
-  CHECK(options.filter().mode() == SoftThreshold::Mode::Quantile);
-  CHECK(options.filter().value() == 0.90);
+  CHECK(options.filter().mode() == SoftThreshold::Mode::Scaled);
+  CHECK(options.filter().value() == 3);
+  CHECK(options.filter().passes() == 3);
+  CHECK(options.filter_place() == FilterPlace::Gradient);
   CHECK_FALSE(options.orthogonalizer().steps().has_value());  // as many as the budget affords
   CHECK(options.orthogonalizer().budget() == 1);
   CHECK(options.orthogonalizer().form() == Form::Auto);
@@ -93,9 +95,9 @@ TEST_CASE("options are equal when every field is", "[options]") {
       [](auto& o) { o.filter(SoftThreshold().quantile(0.5)); },
       [](auto& o) { o.filter(SoftThreshold().absolute(0.9)); },
       [](auto& o) { o.filter(SoftThreshold::published()); },
-      [](auto& o) { o.filter(SoftThreshold().scaled(3)); },
+      [](auto& o) { o.filter(SoftThreshold().scaled(4)); },
       [](auto& o) { o.filter(SoftThreshold().scaled(3, 2)); },
-      [](auto& o) { o.filter_place(FilterPlace::Gradient); },
+      [](auto& o) { o.filter_place(FilterPlace::Momentum); },
       [](auto& o) { o.orthogonalizer(AdaNewton().steps(6)); },
       [](auto& o) { o.orthogonalizer(AdaNewton().budget(2)); },
       [](auto& o) { o.orthogonalizer(AdaNewton().form(Form::Direct)); },

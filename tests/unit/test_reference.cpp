@@ -40,6 +40,10 @@ MatrixRule root_rule(int64_t rows, int64_t cols) {
   MatrixRule rule;
   rule.start = test::reference::Start::Schatten8;
   rule.schedule = test::triples(AdaNewton().schedule(rows, cols, Precision::Float64));
+  rule.split = test::reference::Split::Scaled;
+  rule.split_value = 3;
+  rule.split_passes = 3;
+  rule.split_gradient = true;
   return rule;
 }
 
@@ -86,7 +90,21 @@ std::vector<Case<RootOptions>> root_cases(Shape shape) {
           [](auto& r) { r.momentum = 0; }),
       changed(
           "quantile .6", base, rule, [](auto& o) { o.filter(SoftThreshold().quantile(0.6)); },
-          [](auto& r) { r.split_value = 0.6; }),
+          [](auto& r) { r.split = Split::Quantile, r.split_value = 0.6; }),
+      changed(
+          "the quantile of the momentum", base, rule,
+          [](auto& o) {
+            o.filter(SoftThreshold().quantile(0.9)).filter_place(FilterPlace::Momentum);
+          },
+          [](auto& r) {
+            r.split = Split::Quantile, r.split_value = 0.9, r.split_gradient = false;
+          }),
+      changed(
+          "one pass, of the momentum", base, rule,
+          [](auto& o) {
+            o.filter(SoftThreshold().scaled(2, 1)).filter_place(FilterPlace::Momentum);
+          },
+          [](auto& r) { r.split_value = 2, r.split_passes = 1, r.split_gradient = false; }),
       changed(
           "absolute threshold", base, rule,
           [](auto& o) { o.filter(SoftThreshold().absolute(2.5)); },

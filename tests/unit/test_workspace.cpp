@@ -146,7 +146,7 @@ TEST_CASE("norms and largest entries of each matrix, in any order of memory", "[
                         base.narrow(0, 1, 1)};
   for (const at::Tensor& x : layouts) {
     const at::Tensor exact = x.to(at::kDouble);
-    const at::Tensor norm = root_optim::detail::frobenius_norm(x);
+    const at::Tensor norm = root_optim::detail::frobenius_norms(x);
     CHECK(norm.scalar_type() == at::kDouble);
     CHECK(norm.sizes() == at::IntArrayRef({x.size(0), 1, 1}));
     const at::Tensor expected = exact.square().sum({1, 2}, true).sqrt();
@@ -156,15 +156,15 @@ TEST_CASE("norms and largest entries of each matrix, in any order of memory", "[
     CHECK(at::equal(largest.to(at::kDouble), exact.abs().amax({1, 2}, true)));
   }
   const at::Tensor tiny = at::full({1, 3, 4}, 1e-30, at::kFloat);
-  CHECK(
-      std::abs(root_optim::detail::frobenius_norm(tiny).item<double>() / (std::sqrt(12.0) * 1e-30) -
-               1) < 1e-6);
-  CHECK(root_optim::detail::frobenius_norm(at::zeros({2, 0, 3})).sum().item<double>() == 0);
-  CHECK(root_optim::detail::frobenius_norm(at::zeros({0, 2, 3})).numel() == 0);
+  CHECK(std::abs(root_optim::detail::frobenius_norms(tiny).item<double>() /
+                     (std::sqrt(12.0) * 1e-30) -
+                 1) < 1e-6);
+  CHECK(root_optim::detail::frobenius_norms(at::zeros({2, 0, 3})).sum().item<double>() == 0);
+  CHECK(root_optim::detail::frobenius_norms(at::zeros({0, 2, 3})).numel() == 0);
   at::Tensor bad = base.clone();
   bad[1][2][3] = std::numeric_limits<double>::quiet_NaN();
   for (const at::Tensor& x : {bad, bad.transpose(1, 2)}) {
-    const at::Tensor finite = root_optim::detail::frobenius_norm(x).isfinite().flatten();
+    const at::Tensor finite = root_optim::detail::frobenius_norms(x).isfinite().flatten();
     CHECK(finite[0].item<bool>());
     CHECK_FALSE(finite[1].item<bool>());
     CHECK(root_optim::detail::max_abs(x).isnan().flatten()[1].item<bool>());

@@ -37,7 +37,7 @@ double sum_of_squares(const T* x, int64_t n) {
 
 /// ‖x[i]‖_F of each i: [k, m, n] -> [k, 1, 1], float64. On the CPU in one pass; LibTorch's operator would
 /// first make a copy in float64.
-inline at::Tensor frobenius_norm(const at::Tensor& x) {
+inline at::Tensor frobenius_norms(const at::Tensor& x) {
   const at::Tensor entries = cpu_entries(x);
   if (!entries.defined()) {
     return at::linalg_vector_norm(x, 2, {1, 2}, /*keepdim=*/true, at::kDouble);

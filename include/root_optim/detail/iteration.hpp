@@ -57,7 +57,7 @@ inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool o
 /// so.
 inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps,
                                      at::ScalarType dtype, bool overwrite = false) {
-  at::Tensor norm = frobenius_norm(x);
+  at::Tensor norm = frobenius_norms(x);
   if (floor) {
     norm.clamp_min_(eps);
   } else {
@@ -73,7 +73,7 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
 /// ‖A²‖_F = ‖X‖_S8⁴. Zero has norm zero and stays zero, whatever finite factor it gets.
 inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& square) {
-  const at::Tensor norm4 = frobenius_norm(square).clamp_min_(smallest_normal(at::kFloat));
+  const at::Tensor norm4 = frobenius_norms(square).clamp_min_(smallest_normal(at::kFloat));
   const at::ScalarType dtype = x.scalar_type();
   x.mul_(norm4.pow(-0.25).to(dtype));
   gram.mul_(norm4.pow(-0.5).to(dtype));

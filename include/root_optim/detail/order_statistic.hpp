@@ -6,7 +6,7 @@
 #pragma once
 
 #include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
-#include <ATen/Parallel.h>  // parallel_for
+#include <ATen/Parallel.h>  // get_num_threads
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/empty.h>
@@ -20,6 +20,8 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include <root_optim/detail/parallel.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -62,10 +64,8 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
       n / worth_a_thread, 1, at::in_parallel_region() ? 1 : at::get_num_threads())));
   const auto count = static_cast<int64_t>(parts.size());
   const auto for_each_part = [&](const auto& body) {
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) {
-        body(parts[static_cast<size_t>(p)], n * p / count, n * (p + 1) / count);
-      }
+    for_each_parallel(count, [&](int64_t p) {
+      body(parts[static_cast<size_t>(p)], n * p / count, n * (p + 1) / count);
     });
   };
 
@@ -130,12 +130,10 @@ inline std::pair<at::Tensor, at::Tensor> abs_order_statistics(const at::Tensor& 
     const scalar_t* values = data.data_ptr<scalar_t>();
     scalar_t* lowers = lower.data_ptr<scalar_t>();
     scalar_t* uppers = upper.data_ptr<scalar_t>();
-    at::parallel_for(0, k, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const OrderedPair<scalar_t> pair = select_abs(values + i * n, n, rank);
-        lowers[i] = pair.lower;
-        uppers[i] = pair.upper;
-      }
+    for_each_parallel(k, [&](int64_t i) {
+      const OrderedPair<scalar_t> pair = select_abs(values + i * n, n, rank);
+      lowers[i] = pair.lower;
+      uppers[i] = pair.upper;
     });
   });
   return {lower, upper};

@@ -4,13 +4,14 @@
 // Reductions of each matrix of a batch on the CPU, in one pass over memory.
 #pragma once
 
-#include <ATen/Parallel.h>  // parallel_for
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include <root_optim/detail/parallel.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -40,12 +41,10 @@ void reduce_each(const T* values, int64_t k, int64_t n, Result* result, const Of
   constexpr int64_t chunk = 1 << 16;
   const int64_t chunks = (n + chunk - 1) / chunk;
   std::vector<Result> parts(static_cast<size_t>(k * chunks));
-  at::parallel_for(0, k * chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      const int64_t first = part % chunks * chunk;
-      parts[static_cast<size_t>(part)] =
-          of(values + part / chunks * n + first, std::min(chunk, n - first));
-    }
+  for_each_parallel(k * chunks, [&](int64_t part) {
+    const int64_t first = part % chunks * chunk;
+    parts[static_cast<size_t>(part)] =
+        of(values + part / chunks * n + first, std::min(chunk, n - first));
   });
   for (int64_t i = 0; i < k; ++i) result[i] = join(parts.data() + i * chunks, chunks);
 }

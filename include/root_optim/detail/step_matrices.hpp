@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <string>
+#include <type_traits>  // is_same_v
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,7 @@
 #include <root_optim/layout.hpp>
 #include <root_optim/momentum.hpp>
 #include <root_optim/options.hpp>
+#include <root_optim/soft_threshold.hpp>  // NoFilter
 #include <root_optim/update.hpp>
 
 namespace root_optim {
@@ -89,7 +91,8 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     own = is_finite(max_abs(gradient)).reshape({-1});
     gradient = cleaned(gradient, NonFinite::Zero);
   }
-  const bool filters_gradient = options.filter_place() == FilterPlace::Gradient;
+  const bool filters_gradient =
+      options.filter_place() == FilterPlace::Gradient && !std::is_same_v<F, NoFilter>;
   at::Tensor finite;  // whether each gradient is, before a filter clips Inf
   if (filters_gradient) {
     if (guarded) finite = is_finite(max_abs(gradient));
