@@ -6,7 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <root_optim/diagnostics.hpp>  // relative_error, exact_polar
+#include <root_optim/diagnostics.hpp>  // relative_error, exact_polar, tail_statistics
 
 #include <array>
 #include <cmath>
@@ -75,9 +75,7 @@ class PrecisionAlongTraining {
 /// How the entries of U are distributed, in units of the root of their mean square, the layers of a
 /// kind taken together. Per step and kind:
 ///
-///   excess_kurtosis   mean u⁴ / (mean u²)² − 3: 0 for a normal distribution
-///   tail_index        Hill's estimate of α in P(|u| > x) ~ x^−α, from the largest 1 % of |u|
-///   max_over_rms      largest |u|
+///   excess_kurtosis, tail_index, max_over_rms   as root_optim::TailStatistics
 ///   share_above       share of |u| above `at`
 ///   quantile          of u, at probability `at`
 ///   density           of u around `at`
@@ -104,14 +102,12 @@ class Tails {
       rows_.write(fmt::format("{},{},{},{},{},{:.6g}", step, kind, entries, statistic, at, value));
     };
     const at::Tensor sorted = std::get<0>(u.sort());
-    const at::Tensor magnitude = std::get<0>(u.abs().sort(0, /*descending=*/true));
+    const at::Tensor magnitude = u.abs();
 
-    write("excess_kurtosis", "",
-          u.pow(4).mean().item<double>() / std::pow(u.square().mean().item<double>(), 2) - 3);
-    const int64_t largest = std::max<int64_t>(2, entries / 100);
-    const at::Tensor logs = magnitude.slice(0, 0, largest).clamp_min(1e-300).log();
-    write("tail_index", "", 1 / logs.sub(logs[-1]).slice(0, 0, -1).mean().item<double>());
-    write("max_over_rms", "", magnitude[0].item<double>());
+    const root_optim::TailStatistics tails = root_optim::tail_statistics(u.unsqueeze(0));
+    write("excess_kurtosis", "", tails.excess_kurtosis);
+    write("tail_index", "", tails.tail_index);
+    write("max_over_rms", "", tails.max_over_rms);
     for (const double limit : {3.0, 5.0, 10.0}) {
       write("share_above", fmt::format("{}", limit),
             magnitude.gt(limit).sum().item().toDouble() / count);

@@ -2,8 +2,8 @@
 // Copyright (c) root_optim contributors
 //
 // Ground truth for tests and for looking into a training run: errors of an orthogonalization
-// against the exact polar factor (exact_polar.hpp), a report of what the next step would do, and the
-// gradients that past steps could not use.
+// against the exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy
+// the tails of a matrix are, and the gradients that past steps could not use.
 // Everything here computes singular values in float64 and synchronizes with the host; nothing
 // changes an optimizer.
 #pragma once
@@ -12,10 +12,12 @@
 #include <ATen/core/grad_mode.h>  // NoGradGuard
 #include <ATen/ops/linalg_svdvals.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/topk.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -58,6 +60,45 @@ inline at::Tensor singular_values(const at::Tensor& x) {
 /// `exact_polar` there.
 inline double singular_value_mse(const at::Tensor& x) {
   return singular_values(x).sub_(1.0).square_().mean().item<double>();
+}
+
+/// How heavy the tails of a matrix's entries are: whether an outlier split has something to split.
+struct TailStatistics {
+  double
+      excess_kurtosis;  ///< mean u⁴ ÷ (mean u²)² − 3: 0 for normal entries, and for a zero matrix
+  double tail_index;  ///< Hill's estimate of α in P(|u| > x) ~ x^−α from the largest 1 % of |u|, at
+                      ///< least two: the smaller, the heavier; infinite where these are equal
+  double max_over_rms;  ///< largest |u| ÷ √mean(u²)
+  double
+      max_over_pattern;  ///< largest |u_ij| ÷ (r_i·c_j/mean|U|), r and c the means of |U| in row i and
+                         ///< column j: `SoftThreshold::scaled(κ)` clips where it is above κ
+};
+
+/// The tail statistics of one matrix.
+///
+/// Shapes:     u: [m, n], or a batch of one, not empty; any real dtype.
+/// Degenerate: a zero matrix: 0, infinity, 0, 0.
+/// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
+/// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
+inline TailStatistics tail_statistics(const at::Tensor& u) {
+  detail::check_matrices(u, "tail_statistics");
+  TORCH_CHECK(u.numel() > 0 && u.numel() == u.size(-2) * u.size(-1),
+              "root_optim::tail_statistics: expected one matrix that is not empty, got shape ",
+              u.sizes());
+  const at::Tensor magnitude = u.detach().reshape({u.size(-2), u.size(-1)}).to(at::kDouble).abs();
+  const double largest = magnitude.max().item<double>();
+  if (largest == 0) return {0, std::numeric_limits<double>::infinity(), 0, 0};
+  const at::Tensor v = magnitude.div(largest);
+  const double square = v.square().mean().item<double>();
+  const int64_t count = std::min(v.numel(), std::max<int64_t>(2, v.numel() / 100));
+  const at::Tensor logs = std::get<0>(v.flatten().topk(count)).clamp_min(1e-300).log();
+  const double spread = count > 1 ? logs.sub(logs[-1]).sum().item<double>() : 0;
+  const at::Tensor pattern = v.mean(1, /*keepdim=*/true).mul(v.mean(0, /*keepdim=*/true));
+  return {v.pow(4).mean().item<double>() / (square * square) - 3,
+          spread > 0 ? static_cast<double>(count - 1) / spread
+                     : std::numeric_limits<double>::infinity(),
+          1 / std::sqrt(square),
+          v.div(pattern.clamp_min(1e-300)).max().item<double>() * v.mean().item<double>()};
 }
 
 namespace detail {
@@ -105,6 +146,7 @@ struct MatrixReport {
   std::string name;  ///< the parameter's name, or "group g, index i"
   int64_t block;     ///< which of the parameter's matrices
   int64_t rows, cols;
+  TailStatistics tails;  ///< of what the filter sees, U or the gradient (FilterPlace)
   double threshold;      ///< ε of the filter, the mean if it has several; infinite if it has none
   double outlier_share;  ///< share of entries that the filter changes, of U or the gradient
   double outlier_norm;   ///< ‖U − B‖_F / ‖U‖_F, or the same of the gradient (FilterPlace)
@@ -139,6 +181,7 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
         report.block = block++;
         report.rows = u.size(1);
         report.cols = u.size(2);
+        report.tails = tail_statistics(u);
         report.threshold = std::numeric_limits<double>::infinity();
         if constexpr (detail::has_threshold<F>::value) {
           report.threshold = options.filter().threshold(u).mean().template item<double>();
@@ -163,14 +206,16 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
 inline std::string to_string(const std::vector<MatrixReport>& reports) {
   size_t width = 9;
   for (const MatrixReport& report : reports) width = std::max(width, report.name.size());
-  std::string table =
-      fmt::format("{:<{}} {:>5} {:>11} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n", "parameter",
-                  width, "block", "shape", "threshold", "outliers", "‖O‖/‖U‖", "cosine",
-                  "sigma_max", "error", "lr scale");
+  std::string table = fmt::format(
+      "{:<{}} {:>5} {:>11} {:>8} {:>7} {:>7} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n",
+      "parameter", width, "block", "shape", "kurtosis", "tail", "max/rms", "/pattern", "threshold",
+      "outliers", "‖O‖/‖U‖", "cosine", "sigma_max", "error", "lr scale");
   for (const MatrixReport& r : reports) {
     table += fmt::format(
-        "{:<{}} {:>5} {:>11} {:>10.3e} {:>8.2f}% {:>9.4f} {:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
-        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.threshold,
+        "{:<{}} {:>5} {:>11} {:>8.1f} {:>7.2f} {:>7.1f} {:>9.1f} {:>10.3e} {:>8.2f}% {:>9.4f} "
+        "{:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
+        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.tails.excess_kurtosis,
+        r.tails.tail_index, r.tails.max_over_rms, r.tails.max_over_pattern, r.threshold,
         100 * r.outlier_share, r.outlier_norm, r.direction_cosine, r.spectral_norm,
         r.relative_error, r.learning_rate_scale);
   }

@@ -48,17 +48,57 @@ TEST_CASE("relative error is the root of the MSE where singular vectors agree", 
   CHECK_THAT(relative_error(y, exact_polar(x)), is_close(std::sqrt(singular_value_mse(y))));
 }
 
+TEST_CASE("tail statistics of known distributions", "[diagnostics]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::Tensor normal = test::gaussian({400, 500}, 70).to(device);
+  const TailStatistics of_normal = tail_statistics(normal);
+  CHECK(std::abs(of_normal.excess_kurtosis) < 0.05);  // standard deviation √(24/200,000) = .011
+  CHECK(of_normal.max_over_rms > 4);
+  CHECK(of_normal.max_over_rms < 6);
+  CHECK(of_normal.tail_index > 5);
+  // P(x > t) = t^−2 of 1/√uniform: Hill's estimate from 2,000 has a standard deviation of 2/√2000.
+  const at::Tensor uniform = normal.div(std::sqrt(2.0)).erf().abs().clamp_min(1e-12);
+  const at::Tensor pareto = uniform.rsqrt().mul(normal.sign());
+  const TailStatistics of_pareto = tail_statistics(pareto.unsqueeze(0));
+  CHECK(std::abs(of_pareto.tail_index - 2) < 4 * 2 / std::sqrt(2000.0));
+  CHECK(of_pareto.excess_kurtosis > 100);
+  CHECK_THAT(tail_statistics(pareto * 1e150).max_over_rms, is_close(of_pareto.max_over_rms));
+  // A pattern of scales has no outliers; one entry ten times too large among 400 by 500 has.
+  at::Tensor pattern = (at::logspace(-3, 3, 400, 10.0, at::kDouble).unsqueeze(1) *
+                        at::logspace(2, -2, 500, 10.0, at::kDouble))
+                           .to(device);
+  CHECK_THAT(tail_statistics(pattern).max_over_pattern, is_close(1));
+  CHECK(tail_statistics(pattern).max_over_rms > 20);
+  pattern[200][250] *= 10;
+  CHECK(tail_statistics(pattern).max_over_pattern > 9);
+  CHECK(tail_statistics(pattern).max_over_pattern < 10);
+
+  const TailStatistics of_zero = tail_statistics(at::zeros({3, 4}, device));
+  CHECK(of_zero.excess_kurtosis == 0);
+  CHECK(of_zero.max_over_rms == 0);
+  CHECK(of_zero.max_over_pattern == 0);
+  CHECK(std::isinf(of_zero.tail_index));
+  CHECK(std::isinf(tail_statistics(at::ones({1, 1}, device)).tail_index));
+  CHECK_THROWS_WITH(tail_statistics(at::ones({2, 3, 4})),
+                    test::contains("root_optim::tail_statistics: expected one matrix"));
+}
+
 TEST_CASE("step_report says what the next step does, and does not do it", "[diagnostics]") {
+  const auto published_split = [] {
+    return RootOptions().filter(SoftThreshold().quantile(0.90)).filter_place(FilterPlace::Momentum);
+  };
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor w = test::parameter({20, 30}, 73, on(device, at::kDouble));
   const at::Tensor qkv = test::parameter({36, 12}, 74, on(device, at::kDouble));
   const at::Tensor bias = test::parameter({30}, 75, on(device, at::kDouble));
   const at::Tensor unused = test::parameter({20, 30}, 76, on(device, at::kDouble));
   std::vector<Root::Group> groups;
-  groups.emplace_back(std::vector<at::Tensor>{w, bias, unused},
-                      std::make_unique<RootOptions>(RootOptions().names({"w", "bias", "unused"})));
-  groups.emplace_back(std::vector<at::Tensor>{qkv},
-                      std::make_unique<RootOptions>(RootOptions().layout(Layout().split_rows(3))));
+  groups.emplace_back(
+      std::vector<at::Tensor>{w, bias, unused},
+      std::make_unique<RootOptions>(published_split().names({"w", "bias", "unused"})));
+  groups.emplace_back(
+      std::vector<at::Tensor>{qkv},
+      std::make_unique<RootOptions>(published_split().layout(Layout().split_rows(3))));
   Root root(groups);
   test::train(root, {w, bias, qkv}, 0, 3);
   for (const at::Tensor& p : {w, bias, qkv}) test::set_gradient(p, test::gradient_of(p.sizes(), 4));
@@ -93,6 +133,8 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   CHECK_THAT(reports[0].outlier_share,
              is_close(outliers.ne(0).to(at::kDouble).mean().item<double>()));
   CHECK_THAT(reports[0].outlier_norm, is_close((outliers.norm() / u.norm()).item<double>()));
+  CHECK_THAT(reports[0].tails.max_over_rms,
+             is_close((u.abs().max() / u.square().mean().sqrt()).item<double>()));
 
   const std::string table = to_string(reports);
   CHECK_THAT(table, test::contains("sigma_max"));
