@@ -159,11 +159,10 @@ Subject make_optimizer(const Settings& s, Task& task) {
 }
 
 std::string optimizer_defaults() {
-  const auto line = [](const char* name, const auto& options) {
-    std::string text = name;
-    const root_optim::Fields fields = options.fields();
-    for (const auto& [key, value] : fields.values()) {
-      text += ' ' + key + '=';
+  std::string text;
+  const auto add = [&text](const char* name, const auto& options) {
+    for (const auto& [key, value] : options.fields().values()) {
+      text += fmt::format("{} {}=", name, key);
       text += std::visit(
           [](const auto& v) {
             if constexpr (std::is_same_v<std::decay_t<decltype(v)>, bool>) {
@@ -173,11 +172,13 @@ std::string optimizer_defaults() {
             }
           },
           value);
+      text += '\n';
     }
-    return text + '\n';
   };
-  return line("muon", muon_options()) + line("root", root_optim::RootOptions()) +
-         line("root_paper", root_optim::root_paper());
+  add("muon", muon_options());
+  add("root", root_optim::RootOptions());
+  add("root_paper", root_optim::root_paper());
+  return text;
 }
 
 }  // namespace experiments

@@ -13,16 +13,18 @@ SIZES = {
                   evaluations=25, validation_examples=256),
     "larger": dict(task="lm", width=192, layers=4, heads=6, context=64, batch=16, steps=500,
                    evaluations=25, validation_examples=256),
-    "short": dict(task="lm", width=128, layers=4, heads=4, context=64, batch=16, steps=400,
-                  evaluations=4, validation_examples=256),
-    "tiny": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=400,
-                 evaluations=4, validation_examples=256),
+    "short": dict(task="lm", width=128, layers=4, heads=4, context=64, batch=16, steps=300,
+                  evaluations=3, validation_examples=256),
+    "tiny": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=300,
+                 evaluations=3, validation_examples=256),
     "vit": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=800, evaluations=5,
                 validation_examples=10000),
+    "vit, short": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=400, evaluations=2,
+                       validation_examples=10000),
     "resnet": dict(task="resnet", width=16, layers=1, batch=64, steps=800, evaluations=5,
                    validation_examples=10000),
 }
-TUNED_AS = {"short": "small", "tiny": "small"}
+TUNED_AS = {"larger": "small", "short": "small", "tiny": "small", "vit, short": "vit"}
 QUICK = {
     "lm": dict(width=32, layers=1, heads=2, context=32, batch=4, steps=24, evaluations=6,
                validation_examples=32),
@@ -38,8 +40,8 @@ OPTIMIZERS = {
     "ROOT": dict(optimizer="root"),
 }
 TUNING_SEED = 7
-TUNED_STEPS = {"small": 600, "larger": 250, "vit": 400, "resnet": 400}
-FIRST_RATES = (2e-3, 4e-3, 8e-3, 16e-3)
+TUNED_STEPS = {"small": 600, "vit": 400, "resnet": 400}
+FIRST_RATES = (4e-3, 8e-3, 16e-3)
 RATE_LIMITS = (0.25e-3, 256e-3)
 # Until learning_rates has run: those of the demo (docs/learning-rates.md).
 FALLBACK_RATES = {"adamw": 4e-3, "muon": 16e-3, "root_paper": 16e-3, "root": 16e-3}
@@ -125,7 +127,7 @@ class Planner:
         return self.lm()
 
     def ablation(self):
-        published, scaled = "published", "scaled:5:3"
+        published, scaled = "published", "scaled:3:3"
         variants = [
             # orthogonalization, without a split
             ("none", "momentum", "classic"), ("none", "momentum", "muon"),
@@ -133,12 +135,13 @@ class Planner:
             ("none", "momentum", "exact"),
             # the published split, where it was published and before the momentum
             (published, "momentum", "classic"), (published, "momentum", "published"),
-            (published, "momentum", "default"), (published, "momentum", "exact"),
+            (published, "momentum", "default"),
             (published, "gradient", "published"), (published, "gradient", "default"),
             # the scaled split
             (scaled, "momentum", "muon"), (scaled, "momentum", "default"),
             (scaled, "gradient", "muon"), (scaled, "gradient", "default"),
-            ("scaled:3:3", "gradient", "default"), ("scaled:5", "gradient", "default"),
+            ("scaled:2:3", "gradient", "default"), ("scaled:5:3", "gradient", "default"),
+            ("scaled:3:1", "gradient", "default"),
             # other splits
             ("rows:5", "gradient", "default"), ("columns:5", "gradient", "default"),
             ("median:8", "gradient", "default"), ("tail:1.5", "gradient", "default"),
@@ -160,11 +163,11 @@ class Planner:
 
     def quantile(self):
         values = (".80", ".90", "1.0") if self.quick else (".80", ".85", ".90", ".95", ".99", "1.0")
+        sizes = ("short", "vit, short") if self.has_images else ("short",)
         runs = [self.run(size, f"q = {q}", seed,
                          dict(optimizer="root", filter=f"quantile:{q}", place="momentum",
                               orthogonalization="default"))
-                for size in ("short",) + self.vision_sizes()[:1] for seed in self.seeds(3)
-                for q in values]
+                for size in sizes for seed in self.seeds(3) for q in values]
         return Plan(runs, baselines=("q = 1.0", "q = .90"))
 
     def noise(self):
@@ -173,12 +176,12 @@ class Planner:
         everywhere = OPTIMIZERS | {"AdamW, clipped": dict(optimizer="adamw", clip=1.0)}
         root = dict(optimizer="root", orthogonalization="default")
         candidates = {
-            "default, no split": root | dict(filter="none"),
-            "default, published on gradient": root | dict(filter="published", place="gradient"),
-            "default, scaled:5:3 on gradient": root | dict(filter="scaled:5:3", place="gradient"),
-            "default, scaled:3:3 on gradient": root | dict(filter="scaled:3:3", place="gradient"),
-            "default, tail:1.5 on gradient": root | dict(filter="tail:1.5", place="gradient"),
-            "default, median:8 on gradient": root | dict(filter="median:8", place="gradient"),
+            "default, no split": root | dict(filter="none", place="momentum"),
+            "default, quantile:.90 on momentum":
+                root | dict(filter="quantile:.90", place="momentum"),
+        } | {
+            f"default, {split} on gradient": root | dict(filter=split, place="gradient")
+            for split in ("scaled:2:3", "scaled:3", "scaled:5", "scaled:5:3", "tail:1.5", "median:8")
         }
         conditions = {"clean": everywhere | candidates}
         for kind, strong in kinds.items():

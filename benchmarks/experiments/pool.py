@@ -10,21 +10,32 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+# What a setting replaces of an optimizer's default options.
+GIVEN_BY = {"filter": ("filter=", "filter."), "place": ("filter_place=",),
+            "orthogonalization": ("orthogonalizer=", "orthogonalizer."),
+            "weight_decay": ("weight_decay=",), "lr": ("lr=",)}
+
 
 class Pool:
     def __init__(self, program, folder, data, jobs):
         """data: {task: [paths]}; their names, not where they are, belong to a run's identity."""
         self.program, self.folder, self.data, self.jobs = program, folder, data, jobs
         folder.mkdir(parents=True, exist_ok=True)
-        # A run with other defaults is another run.
-        self.defaults = subprocess.run([program, "--defaults"], check=True, text=True,
-                                       stdout=subprocess.PIPE).stdout
+        text = subprocess.run([program, "--defaults"], check=True, text=True,
+                              stdout=subprocess.PIPE).stdout
+        self.defaults = [line.split(" ", 1) for line in text.splitlines()]
+
+    def defaults_behind(self, settings):
+        """The optimizer's defaults that the settings leave: with others a run is another run."""
+        given = tuple(start for key, starts in GIVEN_BY.items() if key in settings
+                      for start in starts)
+        return [field for optimizer, field in self.defaults
+                if optimizer == settings["optimizer"] and not field.startswith(given)]
 
     def file(self, run, suffix):
         identity = dict(run.settings, seed=run.seed, alone=run.alone, files=run.files,
                         data=[Path(p).name for p in self.data[run.settings["task"]]])
-        if run.settings["optimizer"] != "adamw":
-            identity["defaults"] = self.defaults
+        identity["defaults"] = self.defaults_behind(run.settings)
         text = json.dumps(identity, sort_keys=True)
         return self.folder / (hashlib.sha256(text.encode()).hexdigest()[:16] + suffix)
 
