@@ -62,12 +62,13 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
 ///
 /// For a matrix parameter p (rows × cols as laid out) with gradient G, at each step:
 ///
-///     M ← μM + G (or the EMA form)               momentum.hpp
-///     U = G + μM with Nesterov, else M
-///     B = filter(U)                              soft_threshold.hpp, U = O + B
-///     X = orthogonalizer(B)                      ≈ the polar factor of B: ada_newton.hpp, …
+///     B = filter(G)                              soft_threshold.hpp, G = O + B
+///     M ← μM + B (or the EMA form)               momentum.hpp
+///     U = B + μM with Nesterov, else M
+///     X = orthogonalizer(U)                      ≈ the polar factor of U: ada_newton.hpp, …
 ///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      update.hpp, λ unscaled, applied once
 ///
+/// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
 /// Any other parameter follows AdamW (adamw.hpp). `Rule` and `Layout` in the group's options
 /// decide; by default the shape does (suitability.hpp).
 ///
@@ -155,7 +156,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   detail::Workspace workspace_;
 };
 
-/// ROOT: an outlier split at the .90 quantile and AdaNewton.
+/// ROOT: an outlier split of the gradient, by rows and columns, and AdaNewton.
 using Root = OrthogonalizedOptimizer<SoftThreshold, AdaNewton>;
 using RootOptions = Root::Options;
 

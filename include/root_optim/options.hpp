@@ -30,7 +30,7 @@ inline namespace v0 {
 /// Which update rule a parameter follows.
 enum class Rule {
   Auto,            ///< by rank and suitability of the shape (suitability.hpp): the default
-  Orthogonalized,  ///< momentum, filter, orthogonalizer; an error for rank < 2
+  Orthogonalized,  ///< filter, momentum, orthogonalizer; an error for rank < 2
   AdamW            ///< AdamW
 };
 

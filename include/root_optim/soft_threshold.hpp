@@ -105,14 +105,14 @@ struct NoFilter {
 /// `scaled` is ours: rows and columns differ in size by orders of magnitude, and a pattern of scales
 /// r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for the whole
 /// matrix clips the large rows instead. Further passes take the means of what the pass before has clipped.
-/// Of independent normal entries κ = 3 clips one in sixty. It needs no order statistic. An entry that
+/// Of independent normal entries three passes of κ = 3 clip 1.7 %. It needs no order statistic. An entry that
 /// outweighs all others together raises the means with itself; each pass lowers them again.
 /// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
 /// With all modes but absolute the result scales with U (scaled: below 1e30); an absolute threshold does not, and
 /// with it and FilterPlace::Momentum the two MomentumForms differ by the factor 1 − μ.
-/// NaN in U stays in B. An infinite entry leaves no threshold by which anything is scaled; the other modes
-/// clip it. Where the filter stands in an optimizer, such a step is skipped by default (NonFinite).
+/// NaN in U stays in B. An infinite entry makes the means infinite, so that what `scaled` leaves of its
+/// matrix means nothing; the quantile clips it. Where the filter stands in an optimizer, such a step is skipped by default (NonFinite).
 /// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
 ///           float32).
 /// Cost:     scaled, on the CPU: a read of U per pass, one more and a write. quantile: two reads, a

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// One step of a batch of matrices: momentum, filter, orthogonalizer, update, commit. The mathematics of
+// One step of a batch of matrices: filter, momentum, orthogonalizer, update, commit. The mathematics of
 // each stage is in momentum.hpp, soft_threshold.hpp, newton_schulz.hpp and update.hpp.
 #pragma once
 
