@@ -123,6 +123,18 @@ std::vector<ObservedMatrix> observe(root_optim::OrthogonalizedOptimizer<F, O>& o
   return result;
 }
 
+/// A vector counts as one row.
+template <class F>
+void filter_gradients(const std::vector<at::Tensor>& parameters, const F& filter) {
+  const torch::NoGradGuard no_grad;
+  for (const at::Tensor& parameter : parameters) {
+    at::Tensor gradient = parameter.grad();
+    if (!gradient.defined()) continue;
+    const auto rows = gradient.dim() > 1 ? gradient.size(0) : 1;
+    gradient.copy_(filter(gradient.reshape({1, rows, -1})).view_as(gradient));
+  }
+}
+
 template <class F, class O>
 Subject make(const Settings& s, const Configuration& c, const F& filter, const O& orthogonalizer,
              Task& task) {
@@ -135,20 +147,28 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
   auto observed = [&optimizer = *optimizer] { return observe(optimizer); };
-  return {std::move(optimizer), observed};
+  std::vector<at::Tensor> others;
+  for (size_t i = 0; s.filter_adamw && i < table.entries().size(); ++i) {
+    const auto& entry = table.entries()[i];
+    if (entry.rule == root_optim::Rule::AdamW) others.push_back(entry.parameter);
+  }
+  auto filter_others = [others, filter] { filter_gradients(others, filter); };
+  return {std::move(optimizer), observed, filter_others};
 }
 
 }  // namespace
 
 Subject make_optimizer(const Settings& s, Task& task) {
   if (s.optimizer == "adamw") {
-    TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty(),
-                "expected no --filter, --orthogonalization and --place with adamw, which has none");
+    TORCH_CHECK(
+        s.filter.empty() && s.orthogonalization.empty() && s.place.empty() && !s.filter_adamw,
+        "expected no --filter, --filter-adamw, --orthogonalization and --place with adamw, which "
+        "has none");
     auto options = torch::optim::AdamWOptions(s.lr)
                        .betas(std::make_tuple(0.9, 0.95))
                        .weight_decay(s.weight_decay);
     return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
-            [] { return std::vector<ObservedMatrix>(); }};
+            [] { return std::vector<ObservedMatrix>(); }, [] {}};
   }
   const Configuration c = configure(s);
   return std::visit(

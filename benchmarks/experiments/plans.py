@@ -140,6 +140,7 @@ class Planner:
             # the scaled split
             (scaled, "momentum", "muon"), (scaled, "momentum", "default"),
             (scaled, "gradient", "muon"), (scaled, "gradient", "default"),
+            (scaled, "gradient", "default:3"), (scaled, "gradient", "default:4"),
             ("scaled:2:3", "gradient", "default"), ("scaled:5:3", "gradient", "default"),
             ("scaled:3:1", "gradient", "default"),
             # other splits
@@ -171,21 +172,21 @@ class Planner:
         return Plan(runs, baselines=("q = 1.0", "q = .90"))
 
     def noise(self):
-        kinds = {"heavy:0.5": False, "heavy:4": True, "spikes:1": False, "spikes:5": True,
-                 "batch:10:1": False, "batch:3:1": True}
+        kinds = ("heavy:0.5", "heavy:4", "spikes:1", "spikes:5", "batch:10:1", "batch:3:1")
         everywhere = OPTIMIZERS | {"AdamW, clipped": dict(optimizer="adamw", clip=1.0)}
         root = dict(optimizer="root", orthogonalization="default")
         candidates = {
             "default, no split": root | dict(filter="none", place="momentum"),
             "default, quantile:.90 on momentum":
                 root | dict(filter="quantile:.90", place="momentum"),
+            "ROOT, AdamW's gradients split, too": dict(optimizer="root", filter_adamw=True),
         } | {
             f"default, {split} on gradient": root | dict(filter=split, place="gradient")
-            for split in ("scaled:2:3", "scaled:3", "scaled:5", "scaled:5:3", "tail:1.5", "median:8")
+            for split in ("scaled:1:3", "scaled:5:3", "tail:1.5", "median:8")
         }
-        conditions = {"clean": everywhere | candidates}
-        for kind, strong in kinds.items():
-            conditions[kind] = everywhere | candidates if strong else everywhere
+        conditions = {kind: everywhere for kind in ("clean", *kinds)}
+        for kind in ("clean", "heavy:4", "spikes:5"):
+            conditions[kind] = everywhere | candidates
         if self.quick:
             conditions = {"clean": everywhere, "heavy:4": everywhere, "spikes:5": everywhere}
         runs = [self.run("tiny", label, seed,
