@@ -38,12 +38,12 @@ inline namespace v0 {
 ///          for all shapes, whose error is within a few percent of such designs' (docs/precision.md).
 ///          All pass validation; the published ones, which do not, are
 ///          CoefficientSet::root_paper() for NewtonSchulz.
-/// Steps:   `budget` bounds the cost, relative to the FLOP of the plain five-step iteration on the
-///          same shape, and each shape gets as many steps as fit. In float32 wide matrices are cheap
-///          in Gram space and large ones by symmetry, so with the default they get more: from a
-///          smaller side of 512 on, 6 for square matrices and 1:2, 9 for 1:4; below, 5, 5 and 8. In
-///          bfloat16, which is always direct and plain, every shape gets 5. `steps` fixes the number
-///          instead.
+/// Steps:   `budget` bounds the cost (IterationPlan::cost), relative to that of the plain five-step
+///          iteration on the same shape, and each shape gets as many steps as fit. In float32 wide
+///          matrices are cheap in Gram space and large ones by symmetry, so with the default they get
+///          more: from a smaller side of 512 on, 5 for square matrices, 6 for 1:2, 9 for 1:4; below,
+///          5, 5 and 8. In bfloat16, which is always direct and plain, every shape gets 5. `steps`
+///          fixes the number instead.
 /// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own for
 ///          every step in place of one repeated, another norm, steps by shape.
 class AdaNewton {
@@ -101,7 +101,11 @@ class AdaNewton {
 
   /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
   /// `budget` affords, but at least three.
+  /// @throws c10::Error unless rows, cols >= 1, and as `validate`.
   int64_t steps_for(int64_t rows, int64_t cols, Precision precision) const {
+    validate();
+    TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::AdaNewton: expected rows, cols >= 1, got ",
+                rows, ", ", cols);
     if (const TableEntry* entry = find(rows, cols, precision)) {
       return static_cast<int64_t>(entry->schedule.size());
     }
@@ -109,7 +113,7 @@ class AdaNewton {
     const double affordable = budget_ * direct_flops(rows, cols, 5);
     int64_t steps = max_default_steps;
     while (steps > min_default_steps &&
-           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).flops >
+           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).cost >
                affordable) {
       --steps;
     }
@@ -117,6 +121,7 @@ class AdaNewton {
   }
 
   /// The triples for a rows × cols matrix.
+  /// @throws c10::Error as `steps_for`.
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
     if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
     const int64_t steps = steps_for(rows, cols, precision);

@@ -120,17 +120,22 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 ///            keep their published absolute ε.
 /// Complexity: see `plan_iteration`; direct below 512: steps × (4m²n + 2m³) FLOP for m <= n. Extra
 ///            memory: two matrices m×n (one with `overwrite`) and two to four m×m in the compute
-///            dtype, and a float64 copy of X (Frobenius) or A² (Schatten8) for its norm. No host
-///            synchronization.
+///            dtype; off the CPU, and for strides that are neither contiguous nor transposed, a float64
+///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// @param schedule one triple per step, at least one.
-/// @throws c10::Error for other dtypes, layouts or ranks, and for coefficients that fail
-/// validation. Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
+/// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, settings out of
+/// range, and coefficients that fail validation. Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
 inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
                                 const OrthogonalizeOptions& options = {}) {
   detail::check_matrices(x, "orthogonalize");
   detail::check_compute_dtype(options.compute_dtype, "orthogonalize");
+  detail::check_no_autograd(x, "orthogonalize");
+  TORCH_CHECK(!schedule.empty(), "root_optim::orthogonalize: expected at least one step, got none");
+  detail::check_enum("orthogonalize", "normalization", options.normalization,
+                     Normalization::Schatten8);
+  detail::check_enum("orthogonalize", "form", options.form, Form::Gram);
   TORCH_CHECK(detail::is_finite(options.eps) && options.eps >= 0,
               "root_optim::orthogonalize: expected eps to be finite and >= 0, got ", options.eps);
   const at::ScalarType dtype = options.compute_dtype.value_or(default_compute_dtype(x));
@@ -159,7 +164,8 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   return result.to(x.scalar_type()).reshape(x.sizes());
 }
 
-/// Policy: Newton–Schulz with one coefficient set for every matrix shape.
+/// Policy: Newton–Schulz with a published set of coefficients (`root_paper`: one per matrix shape) or
+/// one's own.
 ///
 /// The defaults are torch.optim.Muon's: jordan, five steps, FrobeniusFloor with ε = 1e-7 (in the
 /// compute dtype of `default_compute_dtype`, where torch.optim.Muon always takes bfloat16).

@@ -243,13 +243,16 @@ TEST_CASE("large matrices take blocks and count fewer FLOP", "[newton_schulz]") 
   const auto blocked = plan(512, 512, Precision::Float32, Form::Direct);
   CHECK(blocked.blocks == 4);  // ten of sixteen blocks: 5/8 of the symmetric products
   CHECK(blocked.flops == Approx(5 * (2 + 4 * 0.625) * m3));
+  CHECK(blocked.cost == Approx(5 * (2 + 4 * 0.8) * m3));
   CHECK(plan(511, 511, Precision::Float32, Form::Direct).blocks == 1);
   const auto reduced = plan(512, 512, Precision::BFloat16, Form::Direct);
   CHECK(reduced.blocks == 1);
   CHECK(reduced.flops == Approx(5 * 6 * m3));
+  CHECK(reduced.cost == reduced.flops);
   const auto gram = plan(512, 1024, Precision::Float64, Form::Gram);
   REQUIRE(gram.runs.size() == 1);
   CHECK(gram.flops == Approx((2 * (2 + 1.25) + 5 * 1.25 + 24) * m3));
+  CHECK(gram.cost == Approx((2 * (2 + 1.6) + 5 * 1.6 + 24) * m3));
 }
 
 TEST_CASE("the Frobenius kinds keep their published eps", "[newton_schulz]") {
@@ -289,7 +292,19 @@ TEST_CASE("orthogonalize refuses what is not a matrix or not safe", "[newton_sch
                     test::contains("expected eps to be finite and >= 0, got -1"));
   CHECK_THROWS_WITH(with([](auto& o) { o.eps = std::numeric_limits<double>::infinity(); }),
                     test::contains("expected eps to be finite and >= 0, got inf"));
-  CHECK_THROWS_WITH(root_optim::orthogonalize(at::ones({8, 8}), {}), test::contains("no steps"));
+  CHECK_THROWS_WITH(with([](auto& o) { o.form = static_cast<root_optim::Form>(7); }),
+                    test::contains("expected form to be an enumerator of its type, got 7"));
+  CHECK_THROWS_WITH(with([](auto& o) { o.normalization = static_cast<Normalization>(-1); }),
+                    test::contains("expected normalization to be an enumerator"));
+  OrthogonalizeOptions unsafe;
+  unsafe.allow_unsafe = true;
+  CHECK_THROWS_WITH(root_optim::orthogonalize(at::ones({8, 8}), {}, unsafe),
+                    test::contains("expected at least one step, got none"));
+  const at::Tensor followed = at::ones({8, 8}).set_requires_grad(true);
+  CHECK_THROWS_WITH(root_optim::orthogonalize(followed, schedule),
+                    test::contains("expected a tensor without autograd"));
+  const at::NoGradGuard no_grad;
+  CHECK_NOTHROW(root_optim::orthogonalize(followed, schedule));
   CHECK_THROWS_WITH(root_optim::orthogonalize(at::ones({8, 8}), {{-1, 0, 0}}),
                     test::contains("step 1 of 1"));
 }

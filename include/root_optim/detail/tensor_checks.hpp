@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // GradMode
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -38,9 +39,9 @@ inline std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     if (name == c10::toString(dtype)) return dtype;
   }
-  TORCH_CHECK(false,
-              "root_optim: expected a compute dtype of Double, Float, BFloat16 or auto, got '",
-              name, "'");
+  TORCH_CHECK(
+      false, "root_optim::load: expected a compute dtype of Double, Float, BFloat16 or auto, got '",
+      name, "'");
 }
 
 /// Refuses anything but a strided real floating-point tensor of rank >= 2.
@@ -53,6 +54,20 @@ inline void check_matrices(const at::Tensor& x, const char* who) {
               c10::toString(x.scalar_type()));
   TORCH_CHECK(x.dim() >= 2, "root_optim::", who, ": expected a tensor of rank >= 2, got shape ",
               x.sizes());
+}
+
+/// Refuses anything but matrices as policies get them: [k, m, n].
+inline void check_batch(const at::Tensor& x, const char* who) {
+  check_matrices(x, who);
+  TORCH_CHECK(x.dim() == 3, "root_optim::", who,
+              ": expected a batch of matrices [k, m, n], got shape ", x.sizes());
+}
+
+/// Refuses a tensor that autograd follows: buffers are written by functions with `out`.
+inline void check_no_autograd(const at::Tensor& x, const char* who) {
+  TORCH_CHECK(!(at::GradMode::is_enabled() && x.requires_grad()), "root_optim::", who,
+              ": expected a tensor without autograd (at::NoGradGuard, or detached), got one that "
+              "requires gradients");
 }
 
 }  // namespace detail
