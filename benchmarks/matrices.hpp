@@ -24,7 +24,7 @@ namespace benchmarks {
 enum class Family {
   Gaussian,
   HeavyTail,       ///< momentum, U
-  HeavyTailSplit,  ///< momentum behind the outlier split, B
+  HeavyTailSplit,  ///< momentum behind the published outlier split, B
   LowRankNoise     ///< rank m/16 with σ from 1 to .1, over a floor of noise of 1e-3
 };
 

@@ -20,7 +20,7 @@ namespace benchmarks {
 
 /// Quantiles of log10(σ/σ_max) of one momentum matrix, from the largest σ (0) to the smallest.
 struct MomentumSpectrum {
-  std::string run, matrix, kind;  ///< kind: U before the outlier split, B behind it
+  std::string run, matrix, kind;  ///< kind: U before the published split, B behind it
   int64_t step, rows, cols;
   bool held_out;
   std::vector<double> quantiles;

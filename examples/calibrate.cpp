@@ -63,7 +63,7 @@ Spectra from_text(const std::string& path) {
   return spectra;
 }
 
-/// What the orthogonalizer meets.
+/// The momentum buffers, whose spectra are near those of what is orthogonalized (G + μM).
 std::vector<torch::Tensor> momentum_of_a_small_network() {
   using torch::nn::Linear;
   torch::manual_seed(0);
@@ -141,7 +141,7 @@ int main(int argc, char** argv) {
   std::cout << fmt::format("{}: {} shapes\n", out, table.size());
   std::cout << "calibrated is nearer for each of them: " << (nearer ? "yes" : "no") << '\n';
 
-  // In training: RootOptions(lr).orthogonalizer(AdaNewton().table(table)), after
+  // In training it is read like this, and used by RootOptions(lr).orthogonalizer(AdaNewton().table(again)).
   std::ifstream file(out);
   root_optim::CoefficientTable again;
   again.read(file, out);  // checks every entry

@@ -7,6 +7,9 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/pow.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <root_optim/detail/finite.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -30,11 +33,27 @@ struct AdamWResult {
 ///          it can (detail/fused_adamw.hpp), which differs by rounding.
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
 /// @param step t, counted from 1: one number, on the parameter's device, because only that device
-/// knows how many steps it has skipped (NonFinite::Skip).
+/// knows how many steps it has skipped (NonFinite::Skip). Below 1 the result means nothing.
+/// @param beta1, beta2 in [0, 1). @param eps, weight_decay, lr finite, >= 0.
+/// @throws c10::Error for tensors of different shapes, and for numbers out of their range.
 inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
                               const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
                               const at::Tensor& step, double lr, double beta1, double beta2,
                               double eps, double weight_decay) {
+  for (const at::Tensor& tensor : {parameter, exp_avg, exp_avg_sq}) {
+    TORCH_CHECK(tensor.sizes() == gradient.sizes(),
+                "root_optim::adamw_step: expected tensors of the gradient's shape ",
+                gradient.sizes(), ", got ", tensor.sizes());
+  }
+  TORCH_CHECK(step.numel() == 1, "root_optim::adamw_step: expected one number as step, got shape ",
+              step.sizes());
+  TORCH_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1,
+              "root_optim::adamw_step: expected betas in [0, 1), got ", beta1, " and ", beta2);
+  TORCH_CHECK(
+      detail::is_finite(lr) && lr >= 0 && detail::is_finite(eps) && eps >= 0 &&
+          detail::is_finite(weight_decay) && weight_decay >= 0,
+      "root_optim::adamw_step: expected lr, eps and weight_decay to be finite and >= 0, got ", lr,
+      ", ", eps, " and ", weight_decay);
   const at::Tensor t = step.to(at::kDouble);
   const at::Tensor correction1 = at::pow(beta1, t).neg_().add_(1.0);
   const at::Tensor correction2 = at::pow(beta2, t).neg_().add_(1.0);

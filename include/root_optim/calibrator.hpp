@@ -12,7 +12,6 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -34,11 +33,15 @@ inline namespace v0 {
 
 /// The singular values of a matrix [m, n], from XXᵀ in float64: those below 1e-8 of the largest are
 /// rounding, which no schedule lifts. An empty vector for zero and for non-finite entries.
+/// Complexity: one product and an eigendecomposition of the smaller side. Waits for the device.
+/// @throws c10::Error for other than one real floating-point matrix.
 inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
   detail::check_matrices(matrix, "gram_singular_values");
+  TORCH_CHECK(matrix.dim() == 2,
+              "root_optim::gram_singular_values: expected one matrix, got shape ", matrix.sizes());
   if (matrix.numel() == 0) return {};
-  at::Tensor x =
-      detail::scale_by_max(matrix.reshape({1, matrix.size(-2), matrix.size(-1)}), at::kDouble)[0];
+  at::Tensor x = detail::scale_by_max(
+      matrix.detach().reshape({1, matrix.size(-2), matrix.size(-1)}), at::kDouble)[0];
   if (x.size(0) > x.size(1)) x = x.t();
   // In this order: an eigenvalue solver may hang on NaN.
   const at::Tensor gram = x.matmul(x.t());
@@ -100,7 +103,7 @@ struct CalibratorOptions {
 ///     }
 ///
 /// Per group and shape, when a parameter's step count is a multiple of `every`: the singular values
-/// of a few matrices B (behind momentum and split, as the coming step will see them) join a running
+/// of a few matrices, as the coming step will orthogonalize them, join a running
 /// summary; a schedule of as many steps as the shape has now is designed for it, validated, and
 /// goes into the table of the group's AdaNewton, where the coming step finds it. Entries of origin
 /// "user" are left alone. A matrix that is zero or not finite, and a design that fails, leave the

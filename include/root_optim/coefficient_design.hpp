@@ -359,12 +359,11 @@ inline int64_t iteration_limit(const DesignOptions& options, size_t nodes) {
 /// Degenerate: if no refined candidate is valid, the best minimax composition is returned.
 /// Complexity: O(iterations × nodes × (3T)²).
 /// Determinism: float64, sequential, no random numbers: repeatable for the same compiler flags.
-/// @throws c10::Error for other than 1 to 16 steps, no spectrum, or if nothing valid is found.
+/// @throws c10::Error for other than 1 to 16 steps, for a spectrum that is empty or has values out of
+/// range, and if nothing valid is found.
 inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& options = {}) {
   detail::check_steps(options.steps);
-  TORCH_CHECK(!spectrum.sigma.empty() && spectrum.sigma.size() == spectrum.weight.size(),
-              "root_optim::design_schedule: expected a spectrum with nodes, got ",
-              spectrum.sigma.size(), " nodes and ", spectrum.weight.size(), " weights");
+  detail::check_spectrum(spectrum, "design_schedule");
   const detail::DesignProblem problem(spectrum, options);
   Design best;
   const auto consider = [&](const std::vector<double>& theta) {
@@ -421,7 +420,9 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
   refine(1e4, limit / 6, 1e-6);
   refine(1e6, limit / 6, 1e-6);
   TORCH_CHECK(!best.schedule.empty(),
-              "root_optim::design_schedule: expected constraints that some schedule satisfies");
+              "root_optim::design_schedule: expected constraints that some schedule satisfies, got "
+              "none that passes validation in ",
+              options.steps, " steps");
   best.iterations = used;
   best.relative_error = std::sqrt(best.mse);
   return best;

@@ -71,8 +71,9 @@ class CoefficientTable {
   }
 
   /// Adds an entry, or replaces the one of its shape and precision.
-  /// @throws c10::Error unless rows, cols >= 1, origin is one word, and the schedule has at most 64
-  /// steps and passes validation for the precision; nothing is changed then.
+  /// @throws c10::Error unless rows, cols >= 1, origin is one word, the spectrum is empty or as its
+  /// type says, and the schedule has at most 64 steps and passes validation for the precision; nothing
+  /// is changed then.
   void set(TableEntry entry) {
     TORCH_CHECK(entry.rows >= 1 && entry.cols >= 1,
                 "root_optim::CoefficientTable::set: expected rows, cols >= 1, got ", entry.rows,
@@ -83,8 +84,9 @@ class CoefficientTable {
     TORCH_CHECK(entry.schedule.size() <= max_steps,
                 "root_optim::CoefficientTable::set: expected at most ", max_steps, " steps, got ",
                 entry.schedule.size());
-    const std::string problem = problem_of(entry.spectrum);
-    TORCH_CHECK(problem.empty(), "root_optim::CoefficientTable::set: expected ", problem);
+    if (entry.spectrum.sigma.size() + entry.spectrum.weight.size() > 0) {
+      detail::check_spectrum(entry.spectrum, "CoefficientTable::set");
+    }
     const Key key = key_of(entry.rows, entry.cols, entry.precision);
     entry.rows = key.rows;
     entry.cols = key.cols;
@@ -203,20 +205,6 @@ class CoefficientTable {
     return form == Form::Auto ? "auto" : (form == Form::Gram ? "gram" : "direct");
   }
 
-  /// What is wrong with a spectrum, as "expected …" continues; empty if nothing.
-  static std::string problem_of(const Spectrum& spectrum) {
-    if (spectrum.sigma.size() != spectrum.weight.size()) return "a weight for every sigma";
-    double sum = 0;
-    for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
-      const double sigma = spectrum.sigma[i], weight = spectrum.weight[i];
-      if (!detail::is_finite(sigma) || sigma < 0 || sigma > 1.001) return "sigma in [0, 1]";
-      if (!detail::is_finite(weight) || !(weight > 0)) return "weights > 0";
-      sum += weight;
-    }
-    if (!spectrum.sigma.empty() && !(std::abs(sum - 1) < 1e-6)) return "weights that sum to one";
-    return "";
-  }
-
   /// The shortest decimal form that reads back as `value`.
   static std::string exact_digits(double value) {
     for (int digits = 15;; ++digits) {
@@ -311,7 +299,7 @@ class CoefficientTable {
         entry.spectrum.sigma = numbers("sigma");
         expect(next(), "'weight' and numbers");
         entry.spectrum.weight = numbers("weight");
-        const std::string problem = problem_of(entry.spectrum);
+        const std::string problem = detail::problem_of(entry.spectrum);
         expect(problem.empty(), problem);
         expect(next(), "a triple 'a b c' or 'end'");
       }
@@ -328,8 +316,8 @@ class CoefficientTable {
           entry.schedule, ValidationOptions::for_precision(entry.precision, NormKind::Schatten8));
       const ValidationReport& r = entry.report;
       TORCH_CHECK(r.valid, "root_optim::CoefficientTable: ", source, ":", first,
-                  ": the entry fails validation: step ", r.failing_step,
-                  " fails at σ = ", r.failing_sigma, ": ", r.reason);
+                  ": expected coefficients that pass validation, got step ", r.failing_step,
+                  " that fails at σ = ", r.failing_sigma, ": ", r.reason);
       const double actual[4] = {r.margin, r.min_output, r.max_output, r.slope};
       for (size_t i = 0; i < 4; ++i) {
         TORCH_CHECK(std::abs(figures[i] - actual[i]) <= 1e-4 * std::abs(actual[i]) + 1e-8,

@@ -338,8 +338,9 @@ inline void check_schedule(const Schedule& schedule, const ValidationOptions& op
                            const std::string& who) {
   const ValidationReport report = validate_schedule(schedule, options);
   TORCH_CHECK(report.valid, "root_optim::", who, ": expected coefficients that stay within (0, ",
-              options.output_bound, "] for every matrix, but step ", report.failing_step, " of ",
-              schedule.size(), " fails at σ = ", report.failing_sigma, ": ", report.reason);
+              options.output_bound, "] for every matrix, got a schedule whose step ",
+              report.failing_step, " of ", schedule.size(), " fails at σ = ", report.failing_sigma,
+              ": ", report.reason);
 }
 
 /// How many steps, beginning with `first` (0-based), may share one Gram matrix.
@@ -347,7 +348,7 @@ inline void check_schedule(const Schedule& schedule, const ValidationOptions& op
 /// In Gram space λ ← λ (a + bλ + cλ²)², so an eigenvalue −δ that rounding left grows with the
 /// square of the product of the a's and finally diverges. Counts the steps until it passes
 /// `tolerance` (in units of the squared largest singular value); at least 1, at most
-/// schedule.size() − first.
+/// schedule.size() − first; 0 behind the last step.
 inline int64_t gram_run_length(const Schedule& schedule, size_t first, double negative_eigenvalue,
                                double tolerance = 0.01) {
   int64_t count = 0;

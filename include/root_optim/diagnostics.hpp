@@ -4,15 +4,13 @@
 // Ground truth for tests and for looking into a training run: errors of an orthogonalization
 // against the exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy
 // the tails of a matrix are, and the gradients that past steps could not use.
-// Everything here computes singular values in float64 and synchronizes with the host; nothing
+// Singular values and errors are computed in float64. Everything here waits for the device; nothing
 // changes an optimizer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
 #include <ATen/ops/linalg_svdvals.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/topk.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <fmt/format.h>
 
@@ -37,7 +35,13 @@ inline namespace v0 {
 ///
 /// With Y the exact polar factor of what X orthogonalizes, this is the relative error of the paper,
 /// and the root of `singular_value_mse` where X and Y share singular vectors.
+/// @throws c10::Error unless both are defined, of one shape and of a real dtype.
 inline double relative_error(const at::Tensor& x, const at::Tensor& truth) {
+  for (const at::Tensor& tensor : {x, truth}) {
+    TORCH_CHECK(tensor.defined() && !tensor.is_complex(),
+                "root_optim::relative_error: expected real tensors, got ",
+                tensor.defined() ? c10::toString(tensor.scalar_type()) : "an undefined one");
+  }
   TORCH_CHECK(x.sizes() == truth.sizes(),
               "root_optim::relative_error: expected tensors of one shape, got ", x.sizes(), " and ",
               truth.sizes());
@@ -49,6 +53,7 @@ inline double relative_error(const at::Tensor& x, const at::Tensor& truth) {
 
 /// The singular values of a matrix, or of each matrix of a batch, in float64, descending.
 /// Shapes: [..., m, n] -> [..., min(m, n)].
+/// @throws c10::Error for other than real floating-point matrices, and if they hold Inf or NaN.
 inline at::Tensor singular_values(const at::Tensor& x) {
   detail::check_matrices(x, "singular_values");
   return at::linalg_svdvals(x.to(at::kDouble));
@@ -58,7 +63,13 @@ inline at::Tensor singular_values(const at::Tensor& x) {
 ///
 /// For X made from a rank-deficient matrix the zero directions count with 1; compare with
 /// `exact_polar` there.
+/// @throws c10::Error for an empty matrix, and as `singular_values`.
 inline double singular_value_mse(const at::Tensor& x) {
+  detail::check_matrices(x, "singular_value_mse");
+  TORCH_CHECK(x.numel() > 0,
+              "root_optim::singular_value_mse: expected a matrix that is not empty, "
+              "got shape ",
+              x.sizes());
   return singular_values(x).sub_(1.0).square_().mean().item<double>();
 }
 
@@ -75,7 +86,7 @@ struct TailStatistics {
 
 /// The tail statistics of one matrix.
 ///
-/// Shapes:     u: [m, n], or a batch of one, not empty; any real dtype.
+/// Shapes:     u: [m, n], or a batch of one, not empty; any real floating-point dtype.
 /// Degenerate: a zero matrix: 0, infinity, 0, 0. With Inf or NaN among the entries they mean nothing.
 /// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
 /// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
@@ -156,9 +167,11 @@ struct MatrixReport {
 };
 
 /// Reports what `optimizer.step()` would do now, matrix by matrix; parameters without a gradient
-/// and those of the AdamW rule are left out.
+/// and those of the AdamW rule are left out. Of a matrix that holds Inf or NaN, which step() treats as
+/// NonFinite says, all figures but the scale are NaN.
 ///
 /// Changes nothing. Complexity: three SVDs a matrix.
+/// @throws c10::Error for a gradient that does not match its parameter, as step() would.
 template <class F, class O>
 std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
   at::NoGradGuard no_grad;
@@ -173,13 +186,25 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
            detail::next_update(optimizer, parameters[i], options)) {
         const at::Tensor& u = next.seen;
         const at::Tensor& b = next.passed;
-        const at::Tensor x = options.orthogonalizer()(next.body);
-        const at::Tensor truth = exact_polar(next.body);
         MatrixReport report{};
         report.name = detail::display_name(options, g, i);
         report.block = block++;
         report.rows = u.size(1);
         report.cols = u.size(2);
+        report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
+        if (!next.unsplit.isfinite().all().template item<bool>()) {
+          constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+          report.tails = {nan, nan, nan, nan};
+          for (double* figure :
+               {&report.threshold, &report.outlier_share, &report.outlier_norm,
+                &report.direction_cosine, &report.spectral_norm, &report.relative_error}) {
+            *figure = nan;
+          }
+          reports.push_back(std::move(report));
+          continue;
+        }
+        const at::Tensor x = options.orthogonalizer()(next.body);
+        const at::Tensor truth = exact_polar(next.body);
         report.tails = tail_statistics(u);
         report.threshold = std::numeric_limits<double>::infinity();
         if constexpr (detail::has_threshold<F>::value) {
@@ -193,7 +218,6 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
         report.direction_cosine = norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
         report.spectral_norm = singular_values(x).max().item<double>();
         report.relative_error = root_optim::relative_error(x, truth);
-        report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
         reports.push_back(std::move(report));
       }
     }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_svd.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 

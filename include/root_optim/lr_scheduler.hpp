@@ -45,8 +45,8 @@ class LrSchedule {
     return LrSchedule(Shape::Linear, total, decay);
   }
 
-  /// Number of steps of the warm-up. Range: 0 to `total` less the decay of `warmup_stable_decay`, any
-  /// with `constant`. Default: 0.
+  /// Number of steps of the warm-up. Range: 0 to `total`; with `warmup_stable_decay` to `total` less the
+  /// decay, unless all of it is decay; any with `constant`. Default: 0.
   LrSchedule& warmup(int64_t steps) {
     const int64_t most = shape_ == Shape::Constant ? steps
                          : decay_ < total_         ? total_ - decay_

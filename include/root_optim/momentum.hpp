@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Momentum of a matrix parameter, the first stage of a step. Filter and orthogonalizer, which see
-// the result, are in soft_threshold.hpp and newton_schulz.hpp.
+// Momentum of a matrix parameter, behind the filter of the gradient or, as ROOT was published, in
+// front of that of U (FilterPlace, options.hpp). Filters are in soft_threshold.hpp, what follows in
+// newton_schulz.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/lerp.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <root_optim/detail/tensor_checks.hpp>
 #include <root_optim/detail/workspace.hpp>
 
 namespace root_optim {
@@ -21,7 +24,7 @@ enum class MomentumForm {
   Ema   ///< M ← μ M + (1 − μ) G  (torch.optim.Muon)
 };
 
-/// The new momentum buffer M and the matrix U that goes on to the filter.
+/// The new momentum buffer M and the matrix U of the update.
 struct Momentum {
   at::Tensor buffer;
   at::Tensor update;
@@ -31,12 +34,22 @@ struct Momentum {
 ///
 /// Math:    Sum: M' = μ M + G,          U = G + μ M'            with Nesterov, else U = M'
 ///          EMA: M' = M + (1 − μ)(G − M), U = G + μ (M' − G)    with Nesterov, else U = M'
-/// Shapes:  buffer, gradient: equal shapes and dtypes, any device -> both results of that shape.
-///          Neither argument is written; without Nesterov `update` is `buffer`.
+/// Shapes:  buffer, gradient: equal shapes, floating-point dtypes and devices -> both results of that
+///          shape. Neither argument is written; without Nesterov `update` is `buffer`.
 /// Reference: ROOT, arXiv 2511.20626; torch.optim.Muon 2.9 for the EMA form.
 /// @param momentum μ, in [0, 1).
+/// @throws c10::Error for other arguments, and for one that autograd follows.
 inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
                                     double momentum, MomentumForm form, bool nesterov) {
+  TORCH_CHECK(buffer.sizes() == gradient.sizes() && buffer.scalar_type() == gradient.scalar_type(),
+              "root_optim::accumulate_momentum: expected a gradient ", buffer.sizes(), " of dtype ",
+              c10::toString(buffer.scalar_type()), ", as the buffer, got ", gradient.sizes(),
+              " of dtype ", c10::toString(gradient.scalar_type()));
+  TORCH_CHECK(momentum >= 0 && momentum < 1,
+              "root_optim::accumulate_momentum: expected 0 <= momentum < 1, got ", momentum);
+  detail::check_enum("accumulate_momentum", "form", form, MomentumForm::Ema);
+  detail::check_no_autograd(buffer, "accumulate_momentum");
+  detail::check_no_autograd(gradient, "accumulate_momentum");
   if (form == MomentumForm::Sum) {
     at::Tensor next = detail::temporary_like(buffer);
     at::add_out(next, gradient, buffer, momentum);

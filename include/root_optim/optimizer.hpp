@@ -43,8 +43,9 @@ inline namespace v0 {
 
 namespace detail {
 
-/// Bytes that a step of one matrix parameter takes beside the parameter and its state: four times the
-/// parameter (stacked gradients, new momentum, two buffers of the iteration), and four Gram matrices.
+/// An upper bound of the bytes that a step of one matrix parameter takes beside the parameter and its
+/// state: four times the parameter (stacked gradients, which several of one shape need and one does
+/// not, new momentum, two buffers of the iteration), and four Gram matrices.
 inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
   double elements = 4 * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
@@ -113,18 +114,21 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
 
   /// Adds a group of parameters; possible at any time.
   /// @throws c10::Error if its options are of another type or out of range, if a parameter is
-  /// undefined, not a leaf, not strided, not real floating-point, does not fit the layout, has rank
-  /// < 2 under Rule::Orthogonalized, or belongs to another group. Nothing is added then.
+  /// undefined, not a leaf, not strided, not real floating-point, an inference tensor, overlaps
+  /// itself in memory, does not fit the layout, has rank < 2 under Rule::Orthogonalized, or belongs to
+  /// another group, or if there are names, but not one per parameter. Nothing is added then.
   void add_param_group(const Group& group);
 
   /// Updates every parameter that has a gradient.
   /// @param closure evaluated first, with gradients enabled, if given.
   /// @return the closure's loss, or an undefined tensor.
-  /// @throws c10::Error as `add_param_group`, for a gradient that does not match its parameter, and
-  /// for groups that were not added through this type; nothing has changed then.
+  /// @throws c10::Error as `add_param_group`; for a gradient that does not match its parameter, or is
+  /// not finite under NonFinite::Raise; for coefficients that fail validation; for state of another
+  /// type or shape; and for groups that were not added through this type. Nothing has changed then.
+  /// What fails later leaves each parameter with its state as before the step or as after it.
   at::Tensor step(LossClosure closure = nullptr) override;
 
-  /// Gives back the memory that steps on the CPU keep for the next one: at most what one step needs, see
+  /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
   /// the option `workspace`. The next step takes it again.
   void release_workspace() { workspace_.release(); }
 
@@ -170,7 +174,8 @@ struct OptimizerDefaults<NoFilter, NewtonSchulz> {
 using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
 using MuonOptions = Muon::Options;
 
-/// ROOT as published; build its options with `root_paper`.
+/// The type for ROOT as published, which the options of `root_paper` alone make it: options of one's
+/// own start from the split of `Root` and the coefficients of `Muon`.
 using RootPaper = OrthogonalizedOptimizer<SoftThreshold, NewtonSchulz>;
 using RootPaperOptions = RootPaper::Options;
 
@@ -386,7 +391,11 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
     }
   };
   if (rule == Rule::AdamW) {
-    if (!state->exp_avg().defined()) state->step(0);  // t of the bias corrections
+    if (!state->exp_avg().defined()) {  // t of the bias corrections begins, and its skipped steps
+      state->step(0);
+      state->skipped() = at::Tensor();
+      state->non_finite() = at::Tensor();
+    }
     prepare(state->exp_avg());
     prepare(state->exp_avg_sq());
   } else {

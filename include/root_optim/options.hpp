@@ -78,7 +78,7 @@ struct OptimizerDefaults {
 /// Options of a parameter group: everything a step needs to know.
 ///
 /// Setters return the options, so that calls chain; getters have the same names, as in LibTorch:
-/// `RootOptions(1e-3).weight_decay(0.1).filter(SoftThreshold().quantile(0.85))`.
+/// `RootOptions(1e-3).weight_decay(0.1).filter(SoftThreshold().scaled(5))`.
 /// A group's options are complete: nothing is merged with the optimizer's defaults.
 template <class OutlierFilter, class Orthogonalizer>
 class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
@@ -123,8 +123,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// What happens when gradients are not finite. Default: Skip.
   TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
   /// Bytes that a step may take to treat several matrix parameters of one shape together, which is
-  /// faster for small ones. A step takes less than this, or what one matrix needs (3 times the matrix
-  /// and 4 times its Gram matrix) where that is more; 0: one by one. Results may differ by rounding.
+  /// faster for small ones. As many are taken together as need no more than this by an upper bound, 4
+  /// times the matrix and 4 times its Gram matrix each; a single one takes what it needs (3 and 4
+  /// times). 0: one by one. Results may differ by rounding.
   /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: 16 MiB.
   TORCH_ARG(int64_t, workspace) = int64_t{16} << 20;
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
@@ -136,7 +137,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   void validate() const {
     const auto non_negative = [](const char* option, double value) {
       TORCH_CHECK(detail::fits_float32(value) && value >= 0, "root_optim::options: expected ",
-                  option, " to be finite and >= 0, got ", value);
+                  option, " to be finite in float32 and >= 0, got ", value);
     };
     const auto below_one = [](const char* option, double value) {
       TORCH_CHECK(detail::is_finite(value) && value >= 0 && value < 1,

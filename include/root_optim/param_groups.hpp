@@ -123,7 +123,8 @@ class RoutingTable {
 /// aspect > 256 follows AdamW whatever it belongs to. The full list is in docs/routing.md.
 ///
 /// A tied tensor counts once, under its first name, and follows AdamW if any of its names does.
-/// Frozen parameters are listed (the optimizer skips what has no gradient), undefined ones are not.
+/// Frozen parameters are listed (the optimizer skips what has no gradient); undefined ones, and those
+/// of other than real floating-point dtypes that require no gradient, are not.
 ///
 /// @param module        need not be held by a shared_ptr; classes derived from LibTorch's count as
 ///                      what they derive from.
@@ -133,8 +134,9 @@ class RoutingTable {
 /// @param output_heads  names of the output heads: of a parameter ("head.weight"), of a module with
 ///                      everything in it ("decoder.head"), or the last component of either
 ///                      ("head"). Empty: `default_output_heads()`.
-/// @throws c10::Error if an override does not fit its parameter, an output head names nothing, or
-///                    the options are out of range.
+/// @throws c10::Error if a parameter that requires a gradient is not real floating-point, an override
+///                    does not fit its parameter, an output head names nothing, or the options are
+///                    out of range.
 /// Example: tests/unit/test_param_groups.cpp
 template <class Options>
 RoutingTable<Options> route(const torch::nn::Module& module, const Options& options,

@@ -20,8 +20,8 @@
 //
 // Optional:
 //
-//   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], which
-//                                                       step_report shows
+//   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], or of
+//                                                       each entry, whose mean step_report shows
 //   at::Tensor consume(at::Tensor x) const;             operator() that may overwrite x, which saves a
 //                                                       matrix; asked where nothing else needs x
 //   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;

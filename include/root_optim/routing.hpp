@@ -264,8 +264,13 @@ inline Proposal propose(const Registration& at, OutputHeads& heads) {
 inline void collect_registrations(const torch::nn::Module& module, const std::string& path,
                                   std::vector<Registration>& out) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-    if (item.value().defined() && at::isFloatingType(item.value().scalar_type()))
-      out.push_back({&module, path, item.key(), item.value()});
+    if (!item.value().defined()) continue;
+    const std::string name = path.empty() ? item.key() : path + "." + item.key();
+    const bool is_real = at::isFloatingType(item.value().scalar_type());
+    TORCH_CHECK(is_real || !item.value().requires_grad(),
+                "root_optim::route: expected real floating-point parameters, got dtype ",
+                c10::toString(item.value().scalar_type()), " for '", name, "'");
+    if (is_real) out.push_back({&module, path, item.key(), item.value()});
   }
   for (const auto& item : module.named_children()) {
     collect_registrations(*item.value(), path.empty() ? item.key() : path + "." + item.key(), out);

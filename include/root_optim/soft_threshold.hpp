@@ -2,8 +2,8 @@
 // Copyright (c) root_optim contributors
 //
 // The outlier split U = O + B of ROOT (arXiv 2511.20626, "soft thresholding"): SoftThreshold, the
-// filter that hands B on to the orthogonalizer, NoFilter, which hands on everything, and the exact
-// quantile of |U| that sets the threshold.
+// filter that hands on B, NoFilter, which hands on everything, and the exact quantile of |U| that may
+// set the threshold. U is the gradient or, as published, the momentum (FilterPlace, options.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,11 +41,11 @@ inline namespace v0 {
 /// @param q in [0, 1].
 /// @throws c10::Error for q out of range, an empty matrix, or a tensor that is not [k, m, n].
 inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
-  detail::check_matrices(u, "quantile_of_abs");
-  TORCH_CHECK(u.dim() == 3 && u.numel() > 0,
-              "root_optim::quantile_of_abs: expected a non-empty batch of matrices [k, m, n], got "
-              "shape ",
-              u.sizes());
+  detail::check_batch(u, "quantile_of_abs");
+  TORCH_CHECK(
+      u.numel() > 0,
+      "root_optim::quantile_of_abs: expected a batch of matrices that is not empty, got shape ",
+      u.sizes());
   TORCH_CHECK(detail::is_finite(q) && q >= 0 && q <= 1,
               "root_optim::quantile_of_abs: expected q in [0, 1], got ", q);
   const double position = q * static_cast<double>(u.size(1) * u.size(2) - 1);
@@ -79,9 +79,17 @@ inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
 ///
 /// B is computed first and O = U − B, which is exact where |U| <= 2ε; U − soft(U) would lose B's
 /// digits to cancellation for large U. O + B equals U to one ulp of U. ε = 0 splits nothing: B = U.
-/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1], >= 0 -> (O, B) of u's shape. Nothing is written.
+/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1] or [k, m, n], floating-point and on u's device; ε that
+///           is not > 0 (NaN, too) splits nothing -> (O, B) of u's shape. Nothing is written.
+/// @throws c10::Error for a u that is not [k, m, n] and a threshold of another shape.
 inline std::pair<at::Tensor, at::Tensor> split_outliers(const at::Tensor& u,
                                                         const at::Tensor& threshold) {
+  detail::check_batch(u, "split_outliers");
+  detail::check_batch(threshold, "split_outliers");
+  TORCH_CHECK(threshold.size(0) == u.size(0) &&
+                  (threshold.sizes() == u.sizes() || threshold.numel() == u.size(0)),
+              "root_optim::split_outliers: expected one threshold per matrix or per entry of ",
+              u.sizes(), ", got shape ", threshold.sizes());
   at::Tensor body = detail::clamp_to(u, threshold);
   return {u.sub(body), body};
 }
@@ -109,14 +117,18 @@ struct NoFilter {
 /// outweighs all others together raises the means with itself; each pass lowers them again.
 /// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
-/// With all modes but absolute the result scales with U (scaled: below 1e30); an absolute threshold does not, and
-/// with it and FilterPlace::Momentum the two MomentumForms differ by the factor 1 − μ.
+/// With all modes but absolute, and `published()` for its 1e-9, the result scales with U (scaled: below
+/// 1e30). An absolute threshold does not: with it and FilterPlace::Momentum the two MomentumForms, whose
+/// buffers differ by the factor 1 − μ, are clipped differently.
 /// NaN in U stays in B. An infinite entry makes the means infinite, so that what `scaled` leaves of its
-/// matrix means nothing; the quantile clips it. Where the filter stands in an optimizer, such a step is skipped by default (NonFinite).
+/// matrix means nothing; the quantile clips it. Where the filter stands in an optimizer, such a step is
+/// skipped by default (NonFinite).
 /// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
 ///           float32).
-/// Cost:     scaled, on the CPU: a read of U per pass, one more and a write. quantile: two reads, a
-///           selection, a read and a write; on other devices a sort.
+/// Cost:     scaled, in float32 and float64 on the CPU: a read of U per pass, one more and a write; on
+///           other devices, in half precision, under autograd and for other strides than those of [k, m, n]
+///           and its transposes some ten operators a pass, with temporaries of U's size. quantile: two
+///           reads, a selection, a read and a write; on other devices a sort. The others: operators.
 /// Reference: ROOT, arXiv 2511.20626 (quantile); docs/results.md (scaled).
 class SoftThreshold {
  public:
@@ -133,11 +145,12 @@ class SoftThreshold {
 
   /// Range: q in [0, 1]; 1 clips nothing. ROOT's: 0.90.
   SoftThreshold& quantile(double q) { return set(Mode::Quantile, q); }
-  /// Range: finite, >= 0; in units of U, that is of the momentum.
+  /// Range: 0 to 3.4e38 (float32), in units of U, the gradient or the momentum.
   SoftThreshold& absolute(double epsilon) { return set(Mode::Absolute, epsilon); }
-  /// Range: finite, >= 0; √(max(m, n)·min(m, n)) or more clips nothing.
+  /// Range: 0 to 3.4e38; √(m·n) or more clips nothing.
   SoftThreshold& relative_to_rms(double factor) { return set(Mode::RelativeToRms, factor); }
-  /// @param kappa range: finite, > 0; below 1 it clips what follows the pattern too, more with every pass.
+  /// @param kappa range: above 0, to 3.4e38; below 1 it clips what follows the pattern, too, more with
+  /// every pass.
   /// @param passes range: 1 to 8.
   SoftThreshold& scaled(double kappa, int64_t passes = 3) {
     set(Mode::Scaled, kappa);
@@ -160,17 +173,17 @@ class SoftThreshold {
                   "root_optim::SoftThreshold: expected a quantile in [0, 1], got ", value_);
     } else if (mode_ == Mode::Scaled) {
       TORCH_CHECK(detail::fits_float32(value_) && value_ > 0,
-                  "root_optim::SoftThreshold: expected a finite kappa > 0, got ", value_);
+                  "root_optim::SoftThreshold: expected 0 < kappa <= 3.4e38, got ", value_);
     } else {
       TORCH_CHECK(detail::fits_float32(value_) && value_ >= 0,
-                  "root_optim::SoftThreshold: expected a finite ",
-                  mode_ == Mode::Absolute ? "absolute threshold" : "factor of the RMS",
-                  " >= 0, got ", value_);
+                  "root_optim::SoftThreshold: expected ",
+                  mode_ == Mode::Absolute ? "an absolute threshold" : "a factor of the RMS",
+                  " from 0 to 3.4e38, got ", value_);
     }
     TORCH_CHECK(passes_ >= 1 && passes_ <= 8,
                 "root_optim::SoftThreshold: expected 1 <= passes <= 8, got ", passes_);
     TORCH_CHECK(detail::fits_float32(floor_) && floor_ >= 0,
-                "root_optim::SoftThreshold: expected a finite floor >= 0, got ", floor_);
+                "root_optim::SoftThreshold: expected a floor from 0 to 3.4e38, got ", floor_);
   }
   void serialize(Fields& out) const {
     out.set("mode", static_cast<int64_t>(mode_));
@@ -186,10 +199,11 @@ class SoftThreshold {
   }
 
   /// ε of each matrix: [k, m, n] -> [k, 1, 1], with `scaled` [k, m, n]; in float64 for float64, else
-  /// float32.
+  /// float32. Without memory shared with u.
+  /// @throws c10::Error for a u that is not [k, m, n], and as `validate`.
   at::Tensor threshold(const at::Tensor& u) const {
     validate();
-    detail::check_matrices(u, "SoftThreshold");
+    detail::check_batch(u, "SoftThreshold");
     const at::ScalarType dtype = u.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     switch (mode_) {
       case Mode::Quantile:
@@ -207,13 +221,16 @@ class SoftThreshold {
                 static_cast<int>(mode_));
   }
 
-  /// B of each matrix of u [k, m, n].
+  /// B of each matrix of u, [k, m, n].
+  /// @throws c10::Error as `threshold`.
   at::Tensor operator()(const at::Tensor& u) const {
+    detail::check_batch(u, "SoftThreshold");
     if (has_kernel(u)) return scaled_body(u, detail::temporary_like(u));
     return detail::clamp_to(u, threshold(u));
   }
   /// The same; written over u.
   at::Tensor consume(const at::Tensor& u) const {
+    detail::check_batch(u, "SoftThreshold");
     if (has_kernel(u)) return scaled_body(u, u);
     const at::Tensor limit = detail::limit_of(u, threshold(u));
     return u.clamp_(limit.neg(), limit);
@@ -222,7 +239,7 @@ class SoftThreshold {
  private:
   bool has_kernel(const at::Tensor& u) const {
     const bool differentiable = at::GradMode::is_enabled() && u.requires_grad();
-    return mode_ == Mode::Scaled && u.dim() == 3 && u.numel() > 0 && !differentiable &&
+    return mode_ == Mode::Scaled && u.numel() > 0 && !differentiable &&
            detail::cpu_entries(u).defined();
   }
 

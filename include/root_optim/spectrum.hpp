@@ -11,7 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,6 +30,28 @@ struct Spectrum {
 };
 
 namespace detail {
+
+/// What is wrong with a spectrum, as "expected …" continues; empty if nothing. (Rounding and the
+/// slack of a measured norm may leave σ a little above 1.)
+inline std::string problem_of(const Spectrum& spectrum) {
+  if (spectrum.sigma.size() != spectrum.weight.size()) return "a weight for every sigma";
+  double sum = 0;
+  for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
+    const double sigma = spectrum.sigma[i], weight = spectrum.weight[i];
+    if (!is_finite(sigma) || sigma < 0 || sigma > 1.001) return "sigma in [0, 1]";
+    if (!is_finite(weight) || !(weight > 0)) return "weights > 0";
+    sum += weight;
+  }
+  if (!spectrum.sigma.empty() && !(std::abs(sum - 1) < 1e-6)) return "weights that sum to one";
+  return "";
+}
+
+inline void check_spectrum(const Spectrum& spectrum, const char* who) {
+  const std::string problem = spectrum.sigma.empty() ? "nodes" : problem_of(spectrum);
+  TORCH_CHECK(problem.empty(), "root_optim::", who, ": expected a spectrum with ", problem,
+              ", got another with ", spectrum.sigma.size(), " nodes and ", spectrum.weight.size(),
+              " weights");
+}
 
 inline constexpr double pi = 3.14159265358979323846;
 
@@ -89,6 +111,7 @@ inline void normalize_weights(Spectrum& s) {
 /// Quadrature: Gauss–Legendre panels, graded towards the smallest σ, where the error is made.
 /// @param rows, cols >= 1
 /// @param nodes per panel, 2 to 64; panels shrink by 1.5. The default resolves six optimal steps.
+/// @throws c10::Error for numbers out of their range.
 inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int nodes = 12) {
   TORCH_CHECK(rows >= 1 && cols >= 1 && nodes >= 2 && nodes <= 64,
               "root_optim::gaussian_spectrum: expected rows, cols >= 1 and 2 to 64 nodes, got ",
@@ -154,6 +177,9 @@ struct HeavyTail {
 ///
 /// Math: σ(q)/σ_max = median^((2q)^k), k such that σ(1) = 1/condition. Nearly rank-deficient, as
 /// momentum of trained networks is.
+/// Quadrature: Gauss–Legendre in q, `nodes` (2 to 64) on each of `panels` (>= 1) equal panels.
+/// @param count >= 1.
+/// @throws c10::Error for numbers out of their range.
 inline Spectrum heavy_tailed_spectrum(int64_t count, NormKind norm, const HeavyTail& shape = {},
                                       int nodes = 5, int panels = 32) {
   TORCH_CHECK(count >= 1 && nodes >= 2 && nodes <= 64 && panels >= 1,
@@ -193,19 +219,21 @@ inline Spectrum measured_spectrum(std::vector<double> singular_values, NormKind 
   s.sigma = std::move(singular_values);
   s.weight.assign(count, 1.0 / static_cast<double>(count));
   const double total = detail::norm_of(s, static_cast<double>(count), norm);
-  TORCH_CHECK(total > 0, "root_optim::measured_spectrum: expected a matrix that is not zero");
+  TORCH_CHECK(total > 0, "root_optim::measured_spectrum: expected a value > 0, got zeros only");
   for (double& v : s.sigma) v /= total;
   return s;
 }
 
 /// Weighted mixture; weights need not sum to one.
-/// @throws c10::Error unless every weight is positive and there is at least one spectrum.
+/// @throws c10::Error unless every weight is finite and positive, and there is at least one spectrum,
+/// none of them empty or with a value out of range.
 inline Spectrum mixture(const std::vector<std::pair<double, Spectrum>>& parts) {
   TORCH_CHECK(!parts.empty(), "root_optim::mixture: expected at least one spectrum, got none");
   Spectrum s;
   for (const auto& [weight, part] : parts) {
-    TORCH_CHECK(weight > 0 && part.sigma.size() == part.weight.size(),
-                "root_optim::mixture: expected weights > 0, got ", weight);
+    TORCH_CHECK(detail::is_finite(weight) && weight > 0,
+                "root_optim::mixture: expected finite weights > 0, got ", weight);
+    detail::check_spectrum(part, "mixture");
     s.sigma.insert(s.sigma.end(), part.sigma.begin(), part.sigma.end());
     for (const double w : part.weight) s.weight.push_back(weight * w);
   }
@@ -215,7 +243,9 @@ inline Spectrum mixture(const std::vector<std::pair<double, Spectrum>>& parts) {
 
 /// The same distribution in fewer nodes: those of each twelfth of a decade become one, with their
 /// weight and mean σ, and so do all below 1e-9 of σ = 1, which no schedule lifts.
+/// @throws c10::Error for an empty spectrum and one with values out of range.
 inline Spectrum condensed(const Spectrum& spectrum) {
+  detail::check_spectrum(spectrum, "condensed");
   constexpr double per_decade = 12, decades = 9;
   std::vector<double> weight(static_cast<size_t>(per_decade * decades) + 1), sum(weight.size());
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
@@ -236,7 +266,9 @@ inline Spectrum condensed(const Spectrum& spectrum) {
 
 /// Expected singular-value error E(σ_out − 1)² of a schedule, in exact arithmetic; its root is the
 /// expected relative error ‖X_T − UVᵀ‖_F / ‖UVᵀ‖_F.
+/// @throws c10::Error for an empty spectrum and one with values out of range.
 inline double expected_mse(const Schedule& schedule, const Spectrum& spectrum) {
+  detail::check_spectrum(spectrum, "expected_mse");
   double sum = 0;
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
     const double error = evaluate(schedule, spectrum.sigma[i]) - 1;

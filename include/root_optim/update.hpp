@@ -51,7 +51,7 @@ inline double lr_scale(LrScale scale, int64_t rows, int64_t cols) {
 }
 
 /// (1 − lr·λ) p, in `dtype` and contiguous: decoupled weight decay, with the learning rate as set (not
-/// scaled by shape). `parameter` is not written.
+/// scaled by shape). `parameter`, of any shape and floating-point dtype, is not written.
 inline at::Tensor decayed(const at::Tensor& parameter, double lr, double weight_decay,
                           at::ScalarType dtype) {
   at::Tensor result = detail::temporary(parameter.sizes(), parameter.options().dtype(dtype));
@@ -64,8 +64,12 @@ inline at::Tensor decayed(const at::Tensor& parameter, double lr, double weight_
 
 /// value ← value − lr·s·X for an orthogonalized X and s = `scale`, in place. In float32 or float64, so
 /// that a half-precision parameter, to which the caller copies the value, is rounded once.
+/// @throws c10::Error unless X has the shape of the value.
 inline void add_direction(const at::Tensor& value, const at::Tensor& direction, double lr,
                           double scale) {
+  TORCH_CHECK(value.sizes() == direction.sizes(),
+              "root_optim::add_direction: expected a direction ", value.sizes(),
+              ", as the value, got ", direction.sizes());
   value.add_(direction, -lr * scale);
 }
 

@@ -41,6 +41,21 @@ TEST_CASE("AdamW by hand: the first step moves by lr in the gradient's direction
                                              tolerance(Quantity::OneRounding, at::kDouble)));
 }
 
+TEST_CASE("adamw_step names what it cannot take", "[adamw][errors]") {
+  const at::Tensor x = at::ones({2}), other = at::ones({3}), one = at::ones({});
+  const auto step = [&](const at::Tensor& moment, const at::Tensor& t, double lr, double beta) {
+    return root_optim::adamw_step(x, x, moment, x, t, lr, beta, 0.9, 1e-8, 0);
+  };
+  CHECK_THROWS_WITH(step(other, one, 0.1, 0.9),
+                    test::contains("root_optim::adamw_step: expected tensors of the gradient's "
+                                   "shape [2], got [3]"));
+  CHECK_THROWS_WITH(step(x, x, 0.1, 0.9),
+                    test::contains("expected one number as step, got shape [2]"));
+  CHECK_THROWS_WITH(step(x, one, 0.1, 1),
+                    test::contains("expected betas in [0, 1), got 1 and 0.9"));
+  CHECK_THROWS_WITH(step(x, one, -0.1, 0.9), test::contains("to be finite and >= 0, got -0.1"));
+}
+
 TEST_CASE("the AdamW rule follows torch::optim::AdamW", "[adamw]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);

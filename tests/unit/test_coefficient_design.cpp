@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
 #include <vector>
 
 using namespace root_optim;
@@ -206,11 +208,25 @@ TEST_CASE("measured_spectrum and mixture: normalized, and errors", "[coefficient
   CHECK(mixed.weight == std::vector<double>{0.375, 0.375, 0.25});
   const double nan = std::numeric_limits<double>::quiet_NaN();
   CHECK_THROWS_WITH(measured_spectrum({}, NormKind::Frobenius), contains("got none"));
-  CHECK_THROWS_WITH(measured_spectrum({0, 0}, NormKind::Frobenius), contains("not zero"));
+  CHECK_THROWS_WITH(measured_spectrum({0, 0}, NormKind::Frobenius), contains("got zeros only"));
   CHECK_THROWS_AS(measured_spectrum({1, nan}, NormKind::Frobenius), c10::Error);
   CHECK_THROWS_AS(measured_spectrum({1, -1}, NormKind::Frobenius), c10::Error);
   CHECK_THROWS_AS(mixture({}), c10::Error);
-  CHECK_THROWS_AS(mixture({{0, s}}), c10::Error);
+  CHECK_THROWS_WITH(mixture({{0, s}}), contains("expected finite weights > 0, got 0"));
+  const Schedule schedule = CoefficientSet::jordan().schedule(8, 8, 5);
+  for (const auto& [spectrum, problem] : std::vector<std::pair<Spectrum, const char*>>{
+           {{}, "nodes"},
+           {{{0.5, 0.6}, {1.0}}, "a weight for every sigma"},
+           {{{nan}, {1.0}}, "sigma in [0, 1]"},
+           {{{1.5}, {1.0}}, "sigma in [0, 1]"},
+           {{{0.5, 0.6}, {1.5, -0.5}}, "weights > 0"},
+           {{{0.5, 0.6}, {0.5, 0.6}}, "weights that sum to one"}}) {
+    const auto message = contains(std::string("expected a spectrum with ") + problem);
+    CHECK_THROWS_WITH(mixture({{1, spectrum}}), message);
+    CHECK_THROWS_WITH(condensed(spectrum), message);
+    CHECK_THROWS_WITH(expected_mse(schedule, spectrum), message);
+    CHECK_THROWS_WITH(design_schedule(spectrum), message);
+  }
 }
 
 TEST_CASE("design_schedule: Gaussian spectra, far below the published sets",

@@ -170,7 +170,7 @@ TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and rea
   refused(replaced(good, "-6.8946", "1e999"), "table.txt:4", "finite numbers");
   refused(replaced(good, "end", ""), "table.txt", "or 'end'");
   refused(good + good.substr(good.find("entry")), "table.txt", "once");
-  refused(replaced(good, "4.0848", "-4.0848"), "table.txt:2", "step 1 fails");
+  refused(replaced(good, "4.0848", "-4.0848"), "table.txt:2", "step 1 that fails");
   // Still safe, but not what was written: the figures tell.
   refused(replaced(good, "4.0848", "4.0838"), "table.txt:3", "not those of the triples");
   // The second entry is bad: the first must not be taken either.

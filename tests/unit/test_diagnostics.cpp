@@ -6,6 +6,9 @@
 
 #include <root_optim/diagnostics.hpp>
 
+#include <limits>
+#include <vector>
+
 #include "support/devices.hpp"
 #include "support/reference.hpp"
 #include "support/tolerances.hpp"
@@ -139,6 +142,29 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   const std::string table = to_string(reports);
   CHECK_THAT(table, test::contains("sigma_max"));
   CHECK(std::count(table.begin(), table.end(), '\n') == 5);
+}
+
+TEST_CASE("a matrix that is not finite spoils no other's report", "[diagnostics]") {
+  std::vector<at::Tensor> parameters{test::parameter({20, 30}, 77), test::parameter({20, 30}, 78)};
+  Root root(parameters);
+  for (const at::Tensor& p : parameters) test::set_gradient(p, test::gradient_of(p.sizes(), 1));
+  parameters[0].mutable_grad()[3][4] = std::numeric_limits<float>::infinity();
+  const auto reports = step_report(root);
+  REQUIRE(reports.size() == 2);
+  CHECK(std::isnan(reports[0].relative_error));
+  CHECK(std::isnan(reports[0].tails.max_over_pattern));
+  CHECK(reports[0].learning_rate_scale == reports[1].learning_rate_scale);
+  CHECK(reports[1].relative_error < 0.5);
+  CHECK_THAT(to_string(reports), test::contains("nan"));
+}
+
+TEST_CASE("diagnostics name what they cannot take", "[diagnostics][errors]") {
+  CHECK_THROWS_WITH(root_optim::relative_error(at::Tensor(), at::ones({2})),
+                    test::contains("relative_error: expected real tensors, got an undefined one"));
+  CHECK_THROWS_WITH(root_optim::relative_error(at::ones({2}), at::ones({2}, at::kComplexFloat)),
+                    test::contains("got ComplexFloat"));
+  CHECK_THROWS_WITH(root_optim::singular_value_mse(at::ones({0, 3})),
+                    test::contains("expected a matrix that is not empty, got shape [0, 3]"));
 }
 
 TEST_CASE("a report without a filter shows no outliers", "[diagnostics]") {

@@ -39,6 +39,25 @@ TEST_CASE("momentum by hand", "[momentum]") {
   CHECK(gradient.item<double>() == 4);
 }
 
+TEST_CASE("momentum and update name what they cannot take", "[momentum][errors]") {
+  const at::Tensor buffer = at::zeros({3, 4}), gradient = at::ones({3, 4});
+  const auto sum = [&](const at::Tensor& b, const at::Tensor& g, double mu) {
+    return accumulate_momentum(b, g, mu, MomentumForm::Sum, true);
+  };
+  CHECK_THROWS_WITH(sum(buffer, at::ones({4}), 0.9),
+                    test::contains("root_optim::accumulate_momentum: expected a gradient [3, 4] of "
+                                   "dtype Float, as the buffer, got [4] of dtype Float"));
+  CHECK_THROWS_WITH(sum(buffer, gradient.to(at::kDouble), 0.9),
+                    test::contains("got [3, 4] of dtype Double"));
+  CHECK_THROWS_WITH(sum(buffer, gradient, 1), test::contains("expected 0 <= momentum < 1, got 1"));
+  CHECK_THROWS_WITH(accumulate_momentum(buffer, gradient, 0.9, static_cast<MomentumForm>(5), true),
+                    test::contains("expected form to be an enumerator of its type, got 5"));
+  CHECK_THROWS_WITH(sum(buffer, at::ones({3, 4}).set_requires_grad(true), 0.9),
+                    test::contains("expected a tensor without autograd"));
+  CHECK_THROWS_WITH(root_optim::add_direction(buffer, at::ones({4}), 1, 1),
+                    test::contains("expected a direction [3, 4], as the value, got [4]"));
+}
+
 TEST_CASE("sum and EMA momentum differ by 1 - mu only", "[momentum]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);

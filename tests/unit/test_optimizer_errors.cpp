@@ -36,14 +36,15 @@ TEST_CASE("options out of range are refused by name and value", "[errors][option
   };
   const double inf = std::numeric_limits<double>::infinity();
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  refused(RootOptions(-1e-3), "expected lr to be finite and >= 0, got -0.001");
-  refused(RootOptions(inf), "expected lr to be finite and >= 0, got inf");
-  refused(RootOptions(nan), "expected lr to be finite and >= 0, got nan");
+  refused(RootOptions(-1e-3), "expected lr to be finite in float32 and >= 0, got -0.001");
+  refused(RootOptions(inf), "expected lr to be finite in float32 and >= 0, got inf");
+  refused(RootOptions(nan), "expected lr to be finite in float32 and >= 0, got nan");
   refused(RootOptions().workspace(-1), "expected workspace >= 0, got -1");
   refused(RootOptions().weight_decay(-0.1),
-          "expected weight_decay to be finite and >= 0, got -0.1");
-  refused(RootOptions().weight_decay(nan), "expected weight_decay to be finite and >= 0, got nan");
-  refused(RootOptions().eps(-1), "expected eps to be finite and >= 0, got -1");
+          "expected weight_decay to be finite in float32 and >= 0, got -0.1");
+  refused(RootOptions().weight_decay(nan),
+          "expected weight_decay to be finite in float32 and >= 0, got nan");
+  refused(RootOptions().eps(-1), "expected eps to be finite in float32 and >= 0, got -1");
   refused(RootOptions().momentum(1), "expected 0 <= momentum < 1, got 1");
   refused(RootOptions().momentum(-0.5), "expected 0 <= momentum < 1, got -0.5");
   refused(RootOptions().momentum(nan), "expected 0 <= momentum < 1, got nan");
@@ -121,7 +122,7 @@ TEST_CASE("options that became invalid are refused in step", "[errors][step]") {
   Root root({p});
   set_gradient(p, p.detach());
   root.param_groups()[0].options().set_lr(-1);
-  CHECK_THROWS_WITH(root.step(), contains("expected lr to be finite and >= 0, got -1"));
+  CHECK_THROWS_WITH(root.step(), contains("expected lr to be finite in float32 and >= 0, got -1"));
   CHECK_THAT(p, test::same_as(before));
 }
 

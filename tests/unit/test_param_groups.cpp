@@ -293,6 +293,18 @@ TEST_CASE("route: entries are the module's parameters, in their order", "[routin
   }
 }
 
+TEST_CASE("a parameter that cannot be trained is left out, one that should be is refused",
+          "[routing][errors]") {
+  nn::Module module;
+  module.register_parameter("codes", at::zeros({4, 4}, at::kLong), /*requires_grad=*/false);
+  CHECK(route(module, RootOptions()).entries().empty());
+  module.register_parameter("phases", at::zeros({4, 4}, at::kComplexFloat));
+  CHECK_THROWS_WITH(
+      route(module, RootOptions()),
+      contains("root_optim::route: expected real floating-point parameters, got dtype "
+               "ComplexFloat for 'phases'"));
+}
+
 TEST_CASE("route: a module on the stack, the root's own parameters, and no parameters",
           "[routing]") {
   const nn::LinearImpl linear(16, 8);

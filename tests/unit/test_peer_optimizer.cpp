@@ -544,10 +544,10 @@ TEST_CASE("peer: what torch.optim.Muon refuses", "[peer][errors]") {
   const auto refused = [&](const MuonOptions& options, const std::string& message) {
     CHECK_THROWS_WITH(Muon({p}, options), contains(message));
   };
-  refused(MuonOptions(-1e-3), "expected lr to be finite and >= 0, got -0.001");
+  refused(MuonOptions(-1e-3), "expected lr to be finite in float32 and >= 0, got -0.001");
   refused(MuonOptions().momentum(-0.5), "expected 0 <= momentum < 1, got -0.5");
   refused(MuonOptions().weight_decay(-0.1),
-          "expected weight_decay to be finite and >= 0, got -0.1");
+          "expected weight_decay to be finite in float32 and >= 0, got -0.1");
   refused(MuonOptions().scale(static_cast<LrScale>(99)), "expected scale");
   refused(MuonOptions().orthogonalizer(NewtonSchulz().steps(100)), "got 100");
   CHECK_THROWS_WITH(Muon({at::ones({2, 3}, at::kComplexFloat)}), contains("of dtype ComplexFloat"));

@@ -119,9 +119,8 @@ TEST_CASE("quantile_of_abs is exact beyond 2^24 elements", "[quantile]") {
 }
 
 TEST_CASE("quantile_of_abs refuses what has no quantile", "[quantile][errors]") {
-  CHECK_THROWS_WITH(
-      quantile_of_abs(at::ones({2, 2}), 0.5),
-      test::contains("expected a non-empty batch of matrices [k, m, n], got shape [2, 2]"));
+  CHECK_THROWS_WITH(quantile_of_abs(at::ones({2, 2}), 0.5),
+                    test::contains("expected a batch of matrices [k, m, n], got shape [2, 2]"));
   CHECK_THROWS_WITH(quantile_of_abs(at::ones({1, 0, 2}), 0.5),
                     test::contains("got shape [1, 0, 2]"));
   CHECK_THROWS_WITH(quantile_of_abs(at::ones({1, 2, 2}), -0.1),
@@ -329,12 +328,28 @@ TEST_CASE("SoftThreshold names what is out of range", "[soft_threshold][policy][
       test::contains("root_optim::SoftThreshold: expected a quantile in [0, 1], got 1.2"));
   CHECK_THROWS_WITH(SoftThreshold().quantile(kNan).validate(), test::contains("got nan"));
   CHECK_THROWS_WITH(SoftThreshold().absolute(-1).validate(),
-                    test::contains("expected a finite absolute threshold >= 0, got -1"));
+                    test::contains("expected an absolute threshold from 0 to 3.4e38, got -1"));
   CHECK_THROWS_WITH(SoftThreshold().relative_to_rms(kInf).validate(),
-                    test::contains("expected a finite factor of the RMS >= 0, got inf"));
+                    test::contains("expected a factor of the RMS from 0 to 3.4e38, got inf"));
   CHECK_THROWS_WITH(SoftThreshold().scaled(-3).validate(),
-                    test::contains("expected a finite kappa > 0, got -3"));
+                    test::contains("expected 0 < kappa <= 3.4e38, got -3"));
   CHECK_THROWS_WITH(SoftThreshold().scaled(3, 0).validate(),
                     test::contains("expected 1 <= passes <= 8, got 0"));
   CHECK_THROWS_AS(SoftThreshold().quantile(-1)(at::ones({1, 2, 2})), c10::Error);
+}
+
+TEST_CASE("SoftThreshold refuses what is no batch of matrices", "[soft_threshold][errors]") {
+  for (const SoftThreshold& filter :
+       {SoftThreshold(), SoftThreshold().quantile(0.9), SoftThreshold().absolute(1),
+        SoftThreshold().relative_to_rms(1)}) {
+    for (const at::Tensor& u : {at::ones({2, 2}), at::ones({1, 2, 2, 2})}) {
+      const auto message = test::contains("expected a batch of matrices [k, m, n], got shape");
+      CHECK_THROWS_WITH(filter(u), message);
+      CHECK_THROWS_WITH(filter.consume(u), message);
+      CHECK_THROWS_WITH(filter.threshold(u), message);
+    }
+  }
+  CHECK_THROWS_WITH(root_optim::split_outliers(at::ones({2, 3, 3}), at::ones({1, 1, 1})),
+                    test::contains("expected one threshold per matrix or per entry of [2, 3, 3], "
+                                   "got shape [1, 1, 1]"));
 }

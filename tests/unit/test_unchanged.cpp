@@ -116,6 +116,12 @@ TEST_CASE("a parameter that changes to AdamW starts its corrections at one", "[u
   const at::Tensor twin = with_gradient(w.detach().clone().set_requires_grad(true));
   Root root(Tensors{w}), fresh(Tensors{twin}, RootOptions().rule(Rule::AdamW));
   for (int i = 0; i < 5; ++i) root.step();
+  const at::Tensor gradient = w.grad().clone();
+  for (int i = 0; i < 2; ++i) {  // steps that are skipped are none of AdamW's
+    test::set_gradient(w, at::full(w.sizes(), std::numeric_limits<double>::quiet_NaN()));
+    root.step();
+  }
+  test::set_gradient(w, gradient);
   {
     at::NoGradGuard no_grad;
     w.copy_(twin);

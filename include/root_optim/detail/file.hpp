@@ -12,7 +12,6 @@
 #include <ios>
 #include <istream>
 #include <iterator>
-#include <memory>
 #include <string>
 #include <system_error>
 
