@@ -160,7 +160,7 @@ def tune(planner, pool, folder, command):
     """Tries the same rates for every optimizer, and further ones while the best is at an edge."""
     rates = {(size, changes["optimizer"]): set(plans.FIRST_RATES[:2] if planner.quick
                                                else plans.FIRST_RATES)
-             for size in ("small",) + planner.vision_sizes()
+             for size in ("small", "tiny") + planner.vision_sizes()
              for changes in plans.OPTIMIZERS.values()}
     seconds = 0
     while True:

@@ -24,7 +24,7 @@ SIZES = {
     "resnet": dict(task="resnet", width=16, layers=1, batch=64, steps=800, evaluations=5,
                    validation_examples=10000),
 }
-TUNED_AS = {"larger": "small", "short": "small", "tiny": "small", "vit, short": "vit"}
+TUNED_AS = {"larger": "small", "short": "small", "vit, short": "vit"}
 QUICK = {
     "lm": dict(width=32, layers=1, heads=2, context=32, batch=4, steps=24, evaluations=6,
                validation_examples=32),
@@ -40,7 +40,7 @@ OPTIMIZERS = {
     "ROOT": dict(optimizer="root"),
 }
 TUNING_SEED = 7
-TUNED_STEPS = {"small": 600, "vit": 400, "resnet": 400}
+TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
 RATE_LIMITS = (0.25e-3, 256e-3)
 # Until learning_rates has run: those of the demo (docs/learning-rates.md).
