@@ -12,8 +12,7 @@ from pathlib import Path
 
 # What a setting replaces of an optimizer's default options.
 GIVEN_BY = {"filter": ("filter=", "filter."), "place": ("filter_place=",),
-            "orthogonalization": ("orthogonalizer=", "orthogonalizer."),
-            "weight_decay": ("weight_decay=",), "lr": ("lr=",)}
+            "orthogonalization": ("orthogonalizer=", "orthogonalizer."), "lr": ("lr=",)}
 
 
 class Pool:

@@ -40,8 +40,7 @@ inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
   TORCH_CHECK(matrix.dim() == 2,
               "root_optim::gram_singular_values: expected one matrix, got shape ", matrix.sizes());
   if (matrix.numel() == 0) return {};
-  at::Tensor x = detail::scale_by_max(
-      matrix.detach().reshape({1, matrix.size(-2), matrix.size(-1)}), at::kDouble)[0];
+  at::Tensor x = detail::scale_by_max(matrix.detach().unsqueeze(0), at::kDouble)[0];
   if (x.size(0) > x.size(1)) x = x.t();
   // In this order: an eigenvalue solver may hang on NaN.
   const at::Tensor gram = x.matmul(x.t());
@@ -103,8 +102,7 @@ struct CalibratorOptions {
 ///     }
 ///
 /// Per group and shape, when a parameter's step count is a multiple of `every`: the singular values
-/// of a few matrices, as the coming step will orthogonalize them, join a running
-/// summary; a schedule of as many steps as the shape has now is designed for it, validated, and
+/// of a few matrices, as the coming step will orthogonalize them, join a running summary; a schedule of as many steps as the shape has now is designed for it, validated, and
 /// goes into the table of the group's AdaNewton, where the coming step finds it. Entries of origin
 /// "user" are left alone. A matrix that is zero or not finite, and a design that fails, leave the
 /// old coefficients and are counted.

@@ -265,12 +265,12 @@ inline void collect_registrations(const torch::nn::Module& module, const std::st
                                   std::vector<Registration>& out) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
     if (!item.value().defined()) continue;
-    const std::string name = path.empty() ? item.key() : path + "." + item.key();
-    const bool is_real = at::isFloatingType(item.value().scalar_type());
-    TORCH_CHECK(is_real || !item.value().requires_grad(),
+    Registration at{&module, path, item.key(), item.value()};
+    const bool is_real = at::isFloatingType(at.parameter.scalar_type());
+    TORCH_CHECK(is_real || !at.parameter.requires_grad(),
                 "root_optim::route: expected real floating-point parameters, got dtype ",
-                c10::toString(item.value().scalar_type()), " for '", name, "'");
-    if (is_real) out.push_back({&module, path, item.key(), item.value()});
+                c10::toString(at.parameter.scalar_type()), " for '", at.name(), "'");
+    if (is_real) out.push_back(std::move(at));
   }
   for (const auto& item : module.named_children()) {
     collect_registrations(*item.value(), path.empty() ? item.key() : path + "." + item.key(), out);
