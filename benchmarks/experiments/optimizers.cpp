@@ -97,7 +97,9 @@ Configuration configure(const Settings& s) {
   if (!s.filter.empty()) c.filter = parse_filter(s.filter);
   if (!s.orthogonalization.empty()) c.orthogonalizer = parse_orthogonalizer(s.orthogonalization);
   if (!s.place.empty()) {
-    c.place = s.place == "gradient" ? FilterPlace::Gradient : FilterPlace::Momentum;
+    c.place = s.place == "momentum"   ? FilterPlace::Momentum
+              : s.place == "gradient" ? FilterPlace::Gradient
+                                      : FilterPlace::AllGradients;
   }
   return c;
 }
@@ -123,18 +125,6 @@ std::vector<ObservedMatrix> observe(root_optim::OrthogonalizedOptimizer<F, O>& o
   return result;
 }
 
-/// A vector counts as one row.
-template <class F>
-void filter_gradients(const std::vector<at::Tensor>& parameters, const F& filter) {
-  const torch::NoGradGuard no_grad;
-  for (const at::Tensor& parameter : parameters) {
-    at::Tensor gradient = parameter.grad();
-    if (!gradient.defined()) continue;
-    const auto rows = gradient.dim() > 1 ? gradient.size(0) : 1;
-    gradient.copy_(filter(gradient.reshape({1, rows, -1})).view_as(gradient));
-  }
-}
-
 template <class F, class O>
 Subject make(const Settings& s, const Configuration& c, const F& filter, const O& orthogonalizer,
              Task& task) {
@@ -147,28 +137,20 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
   auto observed = [&optimizer = *optimizer] { return observe(optimizer); };
-  std::vector<at::Tensor> others;
-  for (size_t i = 0; s.filter_adamw && i < table.entries().size(); ++i) {
-    const auto& entry = table.entries()[i];
-    if (entry.rule == root_optim::Rule::AdamW) others.push_back(entry.parameter);
-  }
-  auto filter_others = [others, filter] { filter_gradients(others, filter); };
-  return {std::move(optimizer), observed, filter_others};
+  return {std::move(optimizer), observed};
 }
 
 }  // namespace
 
 Subject make_optimizer(const Settings& s, Task& task) {
   if (s.optimizer == "adamw") {
-    TORCH_CHECK(
-        s.filter.empty() && s.orthogonalization.empty() && s.place.empty() && !s.filter_adamw,
-        "expected no --filter, --filter-adamw, --orthogonalization and --place with adamw, which "
-        "has none");
+    TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty(),
+                "expected no --filter, --orthogonalization and --place with adamw, which has none");
     auto options = torch::optim::AdamWOptions(s.lr)
                        .betas(std::make_tuple(0.9, 0.95))
                        .weight_decay(s.weight_decay);
     return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
-            [] { return std::vector<ObservedMatrix>(); }, [] {}};
+            [] { return std::vector<ObservedMatrix>(); }};
   }
   const Configuration c = configure(s);
   return std::visit(

@@ -30,8 +30,6 @@ struct Subject {
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   /// The matrices that the next step orthogonalizes; none for AdamW.
   std::function<std::vector<ObservedMatrix>()> next_matrices;
-  /// Filters the gradients of what is not orthogonalized, if the settings say so.
-  std::function<void()> filter_adamw;
 };
 
 Subject make_optimizer(const Settings& settings, Task& task);

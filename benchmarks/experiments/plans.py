@@ -179,7 +179,7 @@ class Planner:
             "default, no split": root | dict(filter="none", place="momentum"),
             "default, quantile:.90 on momentum":
                 root | dict(filter="quantile:.90", place="momentum"),
-            "ROOT, AdamW's gradients split, too": dict(optimizer="root", filter_adamw=True),
+            "ROOT, AdamW's gradients split, too": dict(optimizer="root", place="all-gradients"),
         } | {
             f"default, {split} on gradient": root | dict(filter=split, place="gradient")
             for split in ("scaled:1:3", "scaled:5:3", "tail:1.5", "median:8")

@@ -21,7 +21,6 @@ struct Settings {
 
   std::string optimizer = "root";
   std::string orthogonalization, filter, place;  ///< empty: the optimizer's own
-  bool filter_adamw = false;
   double lr = 1e-3;
   double weight_decay = 0.1;
   std::string schedule = "linear";
@@ -97,10 +96,10 @@ inline Settings parse_settings(int argc, char** argv) {
       "classic, muon, published, default (AdaNewton) or exact (SVD); NAME:N takes N steps "
       "(default: the optimizer's own)");
   app.add_option("--filter", s.filter, "See below (default: the optimizer's own)");
-  app.add_option("--place", s.place, "What is split (default: the optimizer's own)")
-      ->check(CLI::IsMember({"momentum", "gradient"}));
-  app.add_flag("--filter-adamw", s.filter_adamw,
-               "Filter the gradients of what is not orthogonalized, too");
+  app.add_option("--place", s.place,
+                 "What is split; all-gradients: those of AdamW's parameters, too (default: the "
+                 "optimizer's own)")
+      ->check(CLI::IsMember({"momentum", "gradient", "all-gradients"}));
   add("--lr", s.lr, "Highest learning rate, of all parameters")->check(positive);
   add("--weight-decay", s.weight_decay, "Decoupled weight decay")->check(not_negative);
   add("--schedule", s.schedule, "Behind 5 % of warm-up; linear and cosine end at 0")

@@ -95,7 +95,6 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
       if (tails.wanted()) tails.write(done, subject.next_matrices());
     }
     watch.lap();
-    subject.filter_adamw();
     subject.optimizer->step();
     const double step_seconds = watch.lap();
     outcome.seconds += step_seconds;

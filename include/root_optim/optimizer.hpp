@@ -70,7 +70,8 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
 ///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      update.hpp, λ unscaled, applied once
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
-/// Any other parameter follows AdamW (adamw.hpp). `Rule` and `Layout` in the group's options
+/// Any other parameter follows AdamW (adamw.hpp); the filter acts on its gradients with
+/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options
 /// decide; by default the shape does (suitability.hpp).
 ///
 /// A drop-in torch::optim::Optimizer: the constructors of torch::optim::AdamW, groups with options

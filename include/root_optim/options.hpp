@@ -60,11 +60,14 @@ enum class NonFinite {
   Raise       ///< step() throws before anything changes; the host waits for the gradients
 };
 
-/// Where the outlier filter of matrices acts.
+/// Where the outlier filter acts.
 enum class FilterPlace {
   Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (as published)
-  Gradient  ///< on the gradient, before the momentum: an outlier does not live on in it for 1/(1 − μ)
-            ///< steps
+  Gradient,  ///< on the gradients of matrices, before the momentum: an outlier does not live on in it for
+             ///< 1/(1 − μ) steps
+  AllGradients  ///< and on those of AdamW, before its moments: each as one matrix (first dimension,
+                ///< everything else), a vector as one row, which passes `SoftThreshold().scaled`
+                ///< unchanged. Costs a copy of these gradients beside them
 };
 
 /// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
@@ -152,7 +155,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     below_one("betas[1]", std::get<1>(betas_));
     detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
     detail::check_enum("options", "scale", scale_, LrScale::None);
-    detail::check_enum("options", "filter_place", filter_place_, FilterPlace::Gradient);
+    detail::check_enum("options", "filter_place", filter_place_, FilterPlace::AllGradients);
     detail::check_enum("options", "rule", rule_, Rule::AdamW);
     detail::check_enum("options", "non_finite", non_finite_, NonFinite::Raise);
     detail::validate_policy(filter_);
@@ -209,7 +212,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     options.non_finite_ = in.get_enum("non_finite", NonFinite::Raise);
     options.names_ = in.get<std::vector<std::string>>("names");
     options.layout_.deserialize(in.nested("layout"));
-    options.filter_place_ = in.get_enum("filter_place", FilterPlace::Gradient);
+    options.filter_place_ = in.get_enum("filter_place", FilterPlace::AllGradients);
     options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
     options.orthogonalizer_ =
         detail::policy_from_fields<Orthogonalizer>(in.nested("orthogonalizer"));

@@ -77,8 +77,9 @@ TEST_CASE("a step of Root calls nothing that synchronizes", "[operators]") {
   check_step<Root>(RootOptions().filter(SoftThreshold().relative_to_rms(3)), where);
   check_step<Root>(RootOptions().orthogonalizer(AdaNewton().compute_dtype(at::kBFloat16)), where);
   check_step<Root>(RootOptions().filter(SoftThreshold().scaled(3, 2)), where);
-  check_step<Root>(RootOptions().filter_place(FilterPlace::Gradient), where);
+  check_step<Root>(RootOptions().filter_place(FilterPlace::Momentum), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW), where);
+  check_step<Root>(RootOptions().rule(Rule::AdamW).filter_place(FilterPlace::AllGradients), where);
   check_step<Root>(RootOptions().non_finite(NonFinite::Zero), where);
   check_step<Root>(RootOptions().non_finite(NonFinite::Propagate), where);
 }

@@ -98,6 +98,7 @@ TEST_CASE("options are equal when every field is", "[options]") {
       [](auto& o) { o.filter(SoftThreshold().scaled(4)); },
       [](auto& o) { o.filter(SoftThreshold().scaled(3, 2)); },
       [](auto& o) { o.filter_place(FilterPlace::Momentum); },
+      [](auto& o) { o.filter_place(FilterPlace::AllGradients); },
       [](auto& o) { o.orthogonalizer(AdaNewton().steps(6)); },
       [](auto& o) { o.orthogonalizer(AdaNewton().budget(2)); },
       [](auto& o) { o.orthogonalizer(AdaNewton().form(Form::Direct)); },

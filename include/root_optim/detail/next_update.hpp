@@ -87,7 +87,7 @@ std::vector<NextMatrix> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
   const auto split = [&](const at::Tensor& x) {
     return filtered(x.unsqueeze(0), options.filter(), options.layout())[0];
   };
-  const bool of_gradient = options.filter_place() == FilterPlace::Gradient;
+  const bool of_gradient = options.filter_place() != FilterPlace::Momentum;
   const at::Tensor unsplit = update_of(gradient);
   const at::Tensor seen = of_gradient ? gradient : unsplit;
   const at::Tensor passed = split(seen);

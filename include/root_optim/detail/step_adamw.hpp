@@ -13,9 +13,11 @@
 #include <vector>
 
 #include <root_optim/adamw.hpp>
+#include <root_optim/detail/filtering.hpp>
 #include <root_optim/detail/fused_adamw.hpp>
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
+#include <root_optim/layout.hpp>
 #include <root_optim/options.hpp>
 
 namespace root_optim {
@@ -40,6 +42,17 @@ inline at::Tensor check_gradients(AdamWPart& part, NonFinite policy) {
     largest = max_abs_each(part.gradients);
   }
   return is_finite(largest.square()).all();
+}
+
+/// Puts each gradient through `filter`, as one matrix, or a vector as one row. Contiguous ones stay so.
+template <class Filter>
+void filter_gradients(AdamWPart& part, const Filter& filter) {
+  for (at::Tensor& gradient : part.gradients) {
+    if (gradient.numel() == 0) continue;
+    const int64_t rows = gradient.dim() > 1 ? gradient.size(0) : 1;
+    const at::Tensor matrix = gradient.reshape({1, rows, -1});
+    gradient = filtered(matrix, filter, Layout()).reshape(gradient.sizes()).contiguous();
+  }
 }
 
 /// t of each parameter, counted from 1: steps less those skipped, which only the device knows. [k]
@@ -73,6 +86,10 @@ void step_adamw(const Options& options, const std::vector<at::Tensor>& parameter
     for (auto& [way, part] : parts) {
       part.counters = next_counters(part.states, usable, part.own);
     }
+  }
+
+  if (options.filter_place() == FilterPlace::AllGradients) {
+    for (auto& [way, part] : parts) filter_gradients(part, options.filter());
   }
 
   const auto [beta1, beta2] = options.betas();

@@ -92,7 +92,7 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     gradient = cleaned(gradient, NonFinite::Zero);
   }
   const bool filters_gradient =
-      options.filter_place() == FilterPlace::Gradient && !std::is_same_v<F, NoFilter>;
+      options.filter_place() != FilterPlace::Momentum && !std::is_same_v<F, NoFilter>;
   at::Tensor finite;  // whether each gradient is, before a filter clips Inf
   if (filters_gradient) {
     if (guarded) finite = is_finite(max_abs(gradient));
