@@ -43,11 +43,11 @@ inline namespace v0 {
 
 namespace detail {
 
-/// An upper bound of the bytes that a step of one matrix parameter takes beside the parameter and its
-/// state: four times the parameter (stacked gradients, which several of one shape need and one does
-/// not, new momentum, two buffers of the iteration), and four Gram matrices.
-inline double step_bytes(const at::Tensor& parameter, const Layout& layout) {
-  double elements = 4 * static_cast<double>(parameter.numel());
+/// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
+/// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
+/// gradients, too, and four Gram matrices.
+inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool alone) {
+  double elements = (alone ? 3 : 4) * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
     const double count =
@@ -278,8 +278,10 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   double most = 0;  // bytes that the largest batch of matrices takes
   for (const Batch& batch : batches) {
     if (batch.rule == Rule::AdamW) continue;
-    most = std::max(most, static_cast<double>(batch.parameters.size()) *
-                              detail::step_bytes(batch.parameters[0], batch.options->layout()));
+    const size_t count = batch.parameters.size();
+    most = std::max(most, static_cast<double>(count) * detail::step_bytes(batch.parameters[0],
+                                                                          batch.options->layout(),
+                                                                          /*alone=*/count == 1));
   }
   workspace_.set_limit(static_cast<size_t>(most));
   const detail::WorkspaceScope scope(workspace_);
@@ -349,8 +351,9 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
       const Options& options = group_options(item.group);
-      most = static_cast<int64_t>(static_cast<double>(options.workspace()) /
-                                  detail::step_bytes(item.parameter, options.layout()));
+      most = static_cast<int64_t>(
+          static_cast<double>(options.workspace()) /
+          detail::step_bytes(item.parameter, options.layout(), /*alone=*/false));
     }
     const auto found = open.find(key);
     const bool joins = found != open.end() &&

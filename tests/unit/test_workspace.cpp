@@ -46,7 +46,44 @@ struct Keeping {
   }
 };
 
+/// Counts how it is called.
+struct Counting {
+  static constexpr const char* name = "counting";
+  static inline int called = 0, consumed = 0;
+  at::Tensor operator()(const at::Tensor& x) const {
+    ++called;
+    return x.neg();
+  }
+  at::Tensor consume(const at::Tensor& x) const {
+    ++consumed;
+    return x.neg_();
+  }
+};
+
 }  // namespace
+
+TEST_CASE("what nobody else needs is written over", "[workspace]") {
+  using Optimizer = OrthogonalizedOptimizer<NoFilter, Counting>;
+  const auto counts = [](const std::vector<std::vector<int64_t>>& shapes,
+                         const Optimizer::Options& options) {
+    Tensors list;
+    for (const auto& shape : shapes) list.push_back(parameter(shape, 1, at::kFloat));
+    Optimizer optimizer(list, options);
+    Counting::called = Counting::consumed = 0;
+    test::train(optimizer, list, 0, 3);
+    return std::make_pair(Counting::called, Counting::consumed);
+  };
+  const Optimizer::Options options(0.05);
+  CHECK(counts({{64, 96}}, options) == std::make_pair(0, 3));
+  CHECK(counts({{96, 16}, {96, 16}, {32, 8, 3, 3}}, options) == std::make_pair(0, 6));
+  CHECK(counts({{4, 16, 24}}, Optimizer::Options(options).layout(Layout().batch(true))) ==
+        std::make_pair(0, 3));
+  // Of several blocks in one tensor the last has it to itself.
+  const auto blocks = Layout().split_rows(std::vector<int64_t>{16, 32, 16});
+  CHECK(counts({{64, 16}}, Optimizer::Options(options).layout(blocks)) == std::make_pair(6, 3));
+  // Without Nesterov the momentum itself is orthogonalized.
+  CHECK(counts({{64, 96}}, Optimizer::Options(options).nesterov(false)) == std::make_pair(3, 0));
+}
 
 TEST_CASE("only the first step allocates matrices", "[workspace]") {
   const auto check = [](auto&& optimizer, const Tensors& parameters) {

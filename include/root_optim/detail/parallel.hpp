@@ -31,9 +31,13 @@ void for_each_parallel(int64_t count, const Body& body) {
                                     .declare_static_shape(bytes.sizes())
                                     .add_output(bytes)
                                     .build();
+  // The form for two dimensions: that for one warns of uninitialized memory in LibTorch (GCC 12, -O2).
   iterator.for_each(
-      [&](char** data, const int64_t* strides, int64_t n) {
-        for (int64_t i = 0; i < n; ++i) body(data[0] + i * strides[0] - first);
+      [&](char** data, const int64_t* strides, int64_t inner, int64_t outer) {
+        for (int64_t j = 0; j < outer; ++j) {
+          const char* const row = data[0] + j * strides[1];
+          for (int64_t i = 0; i < inner; ++i) body(row + i * strides[0] - first);
+        }
       },
       /*grain_size=*/1);
 }

@@ -108,7 +108,8 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
   std::vector<at::Tensor> sources = block_views(momentum.update, options.layout()), directions;
   momentum.update.reset();
   for (at::Tensor& source : sources) {
-    at::Tensor matrices = block_matrices(source, options.layout());
+    // Without autograd's record of what it is a view of, which would count as another owner.
+    at::Tensor matrices = block_matrices(source, options.layout()).variable_data();
     source.reset();
     const auto shape = matrices.sizes().vec();
     at::Tensor body =
@@ -125,11 +126,11 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
   }
   at::Tensor values =
       decayed(stack(parameters, dtype), options.lr(), options.weight_decay(), dtype);
-  const auto blocks = block_views(values, options.layout());
-  for (size_t block = 0; block < blocks.size(); ++block) {
-    at::Tensor& direction = directions[block];
+  size_t block = 0;
+  for (const at::Tensor& value : block_views(values, options.layout())) {
+    at::Tensor& direction = directions[block++];
     const double scale = lr_scale(options.scale(), direction.size(1), direction.size(2));
-    add_direction(blocks[block], direction.reshape(blocks[block].sizes()), options.lr(), scale);
+    add_direction(value, direction.reshape(value.sizes()), options.lr(), scale);
     direction.reset();
   }
   FaultCounters counters;
