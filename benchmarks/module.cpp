@@ -35,16 +35,16 @@ using root_optim::SoftThreshold;
 // ---- Optimizers ------------------------------------------------------------------------------------
 
 /// An optimizer over `matrices`, which it orthogonalizes, and `others`, which follow AdamW. All
-/// options are as constructed, but for those of the orthogonalizer.
+/// options are as constructed, but for those of the policies.
 template <class Filter, class Orthogonalizer>
-auto make_optimizer(const Tensors& matrices, const Tensors& others,
+auto make_optimizer(const Tensors& matrices, const Tensors& others, const Filter& filter,
                     const Orthogonalizer& orthogonalizer) {
   using Optimizer = OrthogonalizedOptimizer<Filter, Orthogonalizer>;
   auto optimizer = std::make_unique<Optimizer>(std::vector<typename Optimizer::Group>{});
   const auto add = [&](const Tensors& parameters, Rule rule) {
     if (parameters.empty()) return;
     auto options = std::make_unique<typename Optimizer::Options>();
-    options->orthogonalizer(orthogonalizer).rule(rule);
+    options->filter(filter).orthogonalizer(orthogonalizer).rule(rule);
     optimizer->add_param_group({parameters, std::move(options)});
   };
   add(matrices, Rule::Orthogonalized);
@@ -60,27 +60,32 @@ at::ScalarType dtype_named(const std::string& name) {
 /// A LibTorch optimizer of this library, as Python sees it.
 class Optimizer : public torch::CustomClassHolder {
  public:
-  /// @param method "muon"; "root", or "root_unsplit" for the same without the outlier split
-  /// @param budget AdaNewton's; 0: as constructed
+  /// @param method "muon"; "root", "root_unsplit" for the same without the outlier split, and
+  /// "root_quantile" with a split at the quantile .90
   /// @param dtype  the compute dtype, "float32" or "bfloat16"; empty: as constructed
-  Optimizer(Tensors matrices, Tensors others, std::string method, double budget,
-            std::string dtype) {
+  /// @param budget AdaNewton's; 0: as constructed
+  /// @param steps  AdaNewton's, in place of a budget; 0: as constructed
+  Optimizer(Tensors matrices, Tensors others, std::string method, std::string dtype, double budget,
+            int64_t steps) {
     AdaNewton ada_newton;
     if (budget > 0) ada_newton.budget(budget);
+    if (steps > 0) ada_newton.steps(steps);
     NewtonSchulz newton_schulz;
     if (!dtype.empty()) {
       ada_newton.compute_dtype(dtype_named(dtype));
       newton_schulz.compute_dtype(dtype_named(dtype));
     }
     if (method == "muon") {
-      take(make_optimizer<NoFilter>(matrices, others, newton_schulz));
+      take(make_optimizer(matrices, others, NoFilter(), newton_schulz));
       orthogonalizer_ = newton_schulz;
     } else {
-      TORCH_CHECK(method == "root" || method == "root_unsplit", "no such method: ", method);
       if (method == "root") {
-        take(make_optimizer<SoftThreshold>(matrices, others, ada_newton));
+        take(make_optimizer(matrices, others, SoftThreshold(), ada_newton));
+      } else if (method == "root_quantile") {
+        take(make_optimizer(matrices, others, SoftThreshold().quantile(0.90), ada_newton));
       } else {
-        take(make_optimizer<NoFilter>(matrices, others, ada_newton));
+        TORCH_CHECK(method == "root_unsplit", "no such method: ", method);
+        take(make_optimizer(matrices, others, NoFilter(), ada_newton));
       }
       orthogonalizer_ = ada_newton;
     }
@@ -225,7 +230,7 @@ std::vector<std::string> recorded_operators() { return recorded; }
 
 TORCH_LIBRARY(root_optim_benchmarks, m) {
   m.class_<Optimizer>("Optimizer")
-      .def(torch::init<Tensors, Tensors, std::string, double, std::string>())
+      .def(torch::init<Tensors, Tensors, std::string, std::string, double, int64_t>())
       .def("step", &Optimizer::step)
       .def("release_workspace", &Optimizer::release_workspace)
       .def("orthogonalize", &Optimizer::orthogonalize)

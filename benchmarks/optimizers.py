@@ -177,12 +177,12 @@ class TorchAdamW:
 
 
 class Ours:
-    """method: muon, root or root_unsplit; budget = 0 and dtype = "": as constructed."""
+    """method: muon, root or root_unsplit; dtype = "", budget = 0 and steps = 0: as constructed."""
 
-    def __init__(self, problem, method, budget=0.0, dtype=""):
+    def __init__(self, problem, method, dtype="", budget=0.0, steps=0):
         matrices, others = problem.parameters()
         self.optimizer = torch.classes.root_optim_benchmarks.Optimizer(
-            matrices, others, method, budget, dtype)
+            matrices, others, method, dtype, budget, steps)
         self.step = self.optimizer.step
         self.release_workspace = self.optimizer.release_workspace
         self.orthogonalize = self.optimizer.orthogonalize

@@ -35,6 +35,7 @@ class Entry:
     def __init__(self, name, dtype, optimizer, slow=False):
         self.name, self.dtype, self.optimizer, self.slow = name, dtype, optimizer, slow
         self.times, self.error, self.split_error = [], None, None
+        self.repeats = 1
 
     def measure_once(self, bench):
         """Memory and operators of one step; its time too if there will be no other."""
@@ -73,19 +74,34 @@ def mean_error(optimizer, matrices, polar):
                            for m, p in zip(matrices, polar))
 
 
-def find_fast(problem, dtype, limit):
-    """The smallest budget in `dtype`, to .02, with at most the error `limit`, or None: by bisection,
-    since more steps on any shape make no error larger."""
-    low, high = 10, 100  # in units of .02; too small, and large enough if anything is
-    errors = {}
+def smallest(problem, dtype, limit, option, values):
+    """{option: the smallest of the ascending values with at most the error `limit`}, or None: by
+    bisection, since more steps on any shape make no error larger."""
+    low, high = -1, len(values)
     while high - low > 1:
         middle = (low + high) // 2
-        errors[middle] = mean_error(Ours(problem, "root", 0.02 * middle, dtype), problem.matrices,
-                                    problem.polar)
-        print(f"  root with a budget of {0.02 * middle:.2f}, {dtype}: error {errors[middle]:.4f}, "
-              f"limit {limit:.4f}")
-        low, high = (low, middle) if errors[middle] <= limit else (middle, high)
-    return 0.02 * high if high in errors else None
+        error = mean_error(Ours(problem, "root", dtype, **{option: values[middle]}),
+                           problem.matrices, problem.polar)
+        print(f"  root with {option} {values[middle]:g}, {dtype}: error {error:.4f}, limit {limit:.4f}")
+        low, high = (low, middle) if error <= limit else (middle, high)
+    return {option: values[high]} if high < len(values) else None
+
+
+def find_fast(problem, dtype, limit):
+    """The smallest budget and the smallest number of steps with at most the error `limit`: the faster of
+    the two in three rounds, or None."""
+    found = [smallest(problem, dtype, limit, "budget", [0.02 * i for i in range(11, 101)]),
+             smallest(problem, dtype, limit, "steps", list(range(3, 13)))]
+    entries = [Entry(str(options), dtype, Ours(problem, "root", dtype, **options))
+               for options in found if options is not None]
+    for _ in range(4):
+        for entry in entries:
+            entry.race()
+    for entry in entries:
+        entry.times = entry.times[1:]  # without the first, which warms up
+        print(f"  root with {entry.name}: {entry.ms():.1f} ms")
+    return min(zip(map(Entry.ms, entries), filter(None, found)), default=(0, None),
+               key=lambda pair: pair[0])[1]
 
 
 def split_samples(bench, problem):
@@ -135,13 +151,14 @@ def measure(bench, name, shapes, rates, args):
     enter("torch_adamw", "float32", lambda: TorchAdamW(problem))
     enter("muon", "float32", lambda: Ours(problem, "muon"))
     dtype = "bfloat16" if rates[torch.bfloat16] > rates[torch.float32] else "float32"
-    budget = find_fast(problem, dtype, best.error)
-    if budget is None:
-        print(f"  root_fast: no budget reaches the error of {best.name}")
+    fast = find_fast(problem, dtype, best.error)
+    if fast is None:
+        print(f"  root_fast: nothing reaches the error of {best.name}")
     else:
-        print(f"  root_fast: a budget of {budget:.2f} in {dtype}")
-        enter("root_fast", dtype, lambda: Ours(problem, "root", budget, dtype))
-        enter("root_fast, unsplit", dtype, lambda: Ours(problem, "root_unsplit", budget, dtype))
+        print(f"  root_fast: {fast} in {dtype}")
+        enter("root_fast", dtype, lambda: Ours(problem, "root", dtype, **fast))
+        enter("root_fast, unsplit", dtype, lambda: Ours(problem, "root_unsplit", dtype, **fast))
+        enter("root_fast, q = .90", dtype, lambda: Ours(problem, "root_quantile", dtype, **fast))
     enter("root", "float32", lambda: Ours(problem, "root"))
 
     split, split_polar = split_samples(bench, problem)
@@ -166,7 +183,7 @@ def measure(bench, name, shapes, rates, args):
     return [[name, e.name, e.dtype, torch.get_num_threads(), f"{e.ms():.6g}",
              f"{best.ms() / e.ms():.4g}", "" if e.error is None else f"{e.error:.5g}",
              e.peak, e.operators]
-            for e in entries if e.name != "root_fast, unsplit"]
+            for e in entries if "," not in e.name]
 
 
 def report(name, entries, by_name, best, args):
@@ -186,10 +203,11 @@ def report(name, entries, by_name, best, args):
     print(f"  baseline: {best.name}; root against torch_muon_f32: {against_f32:.2f}")
     if "root_fast" in by_name:
         fast = by_name["root_fast"].ms()
-        # Round by round, which other load on the machine disturbs less than a difference of medians.
-        shares = [1 - without / with_ for with_, without
-                  in zip(by_name["root_fast"].times, by_name["root_fast, unsplit"].times)]
-        print(f"  outlier split: {100 * statistics.median(shares):.1f} % of root_fast's step")
+        for split in ("root_fast", "root_fast, q = .90"):
+            # Round by round, which other load on the machine disturbs less than a difference of medians.
+            shares = [1 - without / with_ for with_, without
+                      in zip(by_name[split].times, by_name["root_fast, unsplit"].times)]
+            print(f"  outlier split: {100 * statistics.median(shares):.1f} % of the step of {split}")
         if "torch_muon_bf16" in by_name:
             shipped = by_name["torch_muon_bf16"].ms()
             print(f"  root_fast against torch.optim.Muon as shipped: {shipped / fast:.2f}")

@@ -102,18 +102,10 @@ def environment(torch):
     commit = subprocess.run(["git", "-C", PROJECT, "describe", "--always", "--dirty"], text=True,
                             capture_output=True, check=False).stdout.strip()
     return (f"{os.cpu_count()} cores of {cpu}, {platform.system()}, LibTorch {torch}, "
-            f"commit {commit or 'unknown'}")
+            f"report of commit {commit or 'unknown'}")
 
 
-def total_time(folder, seconds):
-    """Adds to the time that earlier, interrupted calls took."""
-    path = folder / "seconds.txt"
-    total = seconds + (float(path.read_text()) if path.exists() else 0)
-    path.write_text(f"{total:.0f}\n")
-    return total
-
-
-def finish(name, plan, pool, folder, command, seconds):
+def finish(name, plan, pool, folder, command):
     """Writes everything about an experiment; returns how many of its runs failed."""
     runs, curves = [], []
     for run in plan.runs:
@@ -141,7 +133,7 @@ def finish(name, plan, pool, folder, command, seconds):
     pictures = plots.draw(name, plan, pool, measured, folder) if len(failed) < len(runs) else []
 
     done = [run["torch"] for run in runs if "torch" in run]
-    lines = [f"# {name}\n", f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes; "
+    lines = [f"# {name}\n", f"`{command}`: {pool.duration(plan.runs)}; "
              f"{environment(done[0] if done else 'unknown')}.", *(f"\n{note}" for note in notes)]
     for word, some in (("failed", failed), ("diverged", diverged)):
         if some:
@@ -162,11 +154,10 @@ def tune(planner, pool, folder, command):
                                                else plans.FIRST_RATES)
              for size in ("small", "tiny") + planner.vision_sizes()
              for changes in plans.OPTIMIZERS.values()}
-    seconds = 0
     while True:
         runs = {(key, rate): planner.tuning_run(*key, rate)
                 for key, tried in rates.items() for rate in sorted(tried)}
-        seconds += pool.complete(list(runs.values()))
+        pool.complete(list(runs.values()))
         values = {k: m["value"] for k, m in zip(
             runs, measures.finals(runs.values(), pool, "validation_loss"))}
         best = {key: min((r for r in tried if values[key, r] is not None),
@@ -189,7 +180,7 @@ def tune(planner, pool, folder, command):
     write_csv(folder / "summary.csv", chosen)
     plots.learning_rates(rows, folder / "learning_rates.png")
     lines = ["# learning_rates\n",
-             f"`{command}`: {total_time(folder, seconds) / 60:.1f} minutes.\n",
+             f"`{command}`: {pool.duration(list(runs.values()))}.\n",
              "| size | optimizer | learning rate | validation loss |", "|---|---|---|---|"]
     lines += [f"| {r['size']} | {r['label']} | {r['lr']:g} | {r['value']:.4f} |" for r in chosen]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -241,8 +232,8 @@ def main():
         else:
             planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]))
             plan = planner.plan(name)
-            seconds = pool.complete(plan.runs)
-            failed += finish(name, plan, pool, folder, command, seconds)
+            pool.complete(plan.runs)
+            failed += finish(name, plan, pool, folder, command)
         if arguments.publish:
             target = PROJECT / "docs/results" / name
             target.mkdir(parents=True, exist_ok=True)

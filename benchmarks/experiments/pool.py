@@ -76,7 +76,7 @@ class Pool:
         return time.monotonic() - start
 
     def complete(self, runs):
-        """Does what is missing; returns how many seconds that took. What fails has no result."""
+        """Does what is missing. What fails has no result."""
         unique = {self.file(run, ".json"): run for run in runs}
         missing = [run for path, run in unique.items() if not path.exists()]
         print(f"{len(unique)} runs, {len(unique) - len(missing)} of them done before", flush=True)
@@ -103,4 +103,10 @@ class Pool:
         for run in missing:
             if run.alone:
                 report(run, self.execute(run))
-        return time.monotonic() - begin
+
+    def duration(self, runs):
+        """How long the runs took, in words, whenever they ran."""
+        unique = {self.file(run, ".json"): run for run in runs if self.result(run)}
+        seconds = sum(self.result(run)["process_seconds"] / (1 if run.alone else self.jobs)
+                      for run in unique.values())
+        return f"{len(unique)} runs, {seconds / 60:.0f} minutes with {self.jobs} at a time"
