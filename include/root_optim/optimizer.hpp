@@ -71,8 +71,7 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
 /// Any other parameter follows AdamW (adamw.hpp); the filter acts on its gradients with
-/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options
-/// decide; by default the shape does (suitability.hpp).
+/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options decide; by default the shape does (suitability.hpp).
 ///
 /// A drop-in torch::optim::Optimizer: the constructors of torch::optim::AdamW, groups with options
 /// of their own, closures, LRScheduler, zero_grad, torch::save and torch::load. Differences:

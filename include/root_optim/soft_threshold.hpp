@@ -114,8 +114,8 @@ struct NoFilter {
 /// r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for the whole
 /// matrix clips the large rows instead. Further passes take the means of what the pass before has clipped.
 /// Of independent normal entries three passes of κ = 3 clip 1.7 %. It needs no order statistic. An entry that
-/// outweighs all others together raises the means with itself; each pass lowers them again. A single row or column is its own pattern: κ > 1
-/// clips nothing of it.
+/// outweighs all others together raises the means with itself; each pass lowers them again. A single row or
+/// column is its own pattern: κ > 1 clips nothing of it.
 /// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
 /// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
 /// With all modes but absolute, and `published()` for its 1e-9, the result scales with U (scaled: below
