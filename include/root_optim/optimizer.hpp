@@ -57,6 +57,16 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool
   return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
 }
 
+/// The bytes of the filtered gradients of parameters that follow AdamW.
+inline double filtered_bytes(const std::vector<at::Tensor>& parameters) {
+  double bytes = 0;
+  for (const at::Tensor& parameter : parameters) {
+    bytes += static_cast<double>(parameter.numel()) *
+             static_cast<double>(c10::elementSize(state_dtype(parameter)));
+  }
+  return bytes;
+}
+
 }  // namespace detail
 
 /// Momentum, an outlier filter and orthogonalization for matrices; AdamW for everything else.
@@ -274,15 +284,20 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
     loss = closure();
   }
   const std::vector<Batch> batches = plan();
-  double most = 0;  // bytes that the largest batch of matrices takes
+  double matrices = 0, adamw = 0;  // the most bytes that a batch of each kind takes
   for (const Batch& batch : batches) {
-    if (batch.rule == Rule::AdamW) continue;
-    const size_t count = batch.parameters.size();
-    most = std::max(most, static_cast<double>(count) * detail::step_bytes(batch.parameters[0],
-                                                                          batch.options->layout(),
-                                                                          /*alone=*/count == 1));
+    const Options& options = *batch.options;
+    if (batch.rule == Rule::Orthogonalized) {
+      const size_t count = batch.parameters.size();
+      const double each =
+          detail::step_bytes(batch.parameters[0], options.layout(), /*alone=*/count == 1);
+      matrices = std::max(matrices, static_cast<double>(count) * each);
+    } else if (options.filter_place() == FilterPlace::AllGradients) {
+      adamw = std::max(adamw, detail::filtered_bytes(batch.parameters));
+    }
   }
-  workspace_.set_limit(static_cast<size_t>(most));
+  // Their sum: a block of one kind is hardly ever the size that the other needs.
+  workspace_.set_limit(static_cast<size_t>(matrices + adamw));
   const detail::WorkspaceScope scope(workspace_);
   for (const Batch& batch : batches) {
     if (batch.rule == Rule::AdamW) {

@@ -112,6 +112,20 @@ TEST_CASE("only the first step allocates matrices", "[workspace]") {
                            .filter_place(FilterPlace::Gradient)),
         gradient);
   check(Root(blocks, RootOptions(0.05).layout(Layout().split_rows(3))), blocks);
+  // Copies of AdamW's gradients: larger than all that the matrices take, or many beside it.
+  for (const Tensors& others :
+       {Tensors{parameter({600, 200}, 5, at::kFloat)},
+        Tensors{parameter({150, 64}, 5, at::kFloat), parameter({80, 96}, 6, at::kFloat),
+                parameter({64, 96}, 7, at::kFloat), parameter({300, 40}, 8, at::kFloat)}}) {
+    const Tensors p = tensors();
+    const auto options = RootOptions(0.05).filter_place(FilterPlace::AllGradients);
+    Root root(p, options);
+    root.add_param_group(
+        Root::Group(others, std::make_unique<RootOptions>(RootOptions(options).rule(Rule::AdamW))));
+    Tensors all = p;
+    all.insert(all.end(), others.begin(), others.end());
+    check(root, all);
+  }
 }
 
 TEST_CASE("what a policy keeps stays its own", "[workspace]") {
