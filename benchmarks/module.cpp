@@ -15,8 +15,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -152,13 +154,22 @@ class CountingAllocator final : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     const auto count = static_cast<int64_t>(bytes);
-    auto* block = new Block{this, inner_->allocate(bytes), count};
+    c10::DataPtr memory = inner_->allocate(bytes);
+    void* data = memory.get();
+    if (data == nullptr) return memory;
+    const c10::Device device = memory.device();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      blocks_.emplace(data, Block{std::move(memory), count});
+    }
     const int64_t now = held_ += count;
     int64_t peak = peak_;
     while (peak < now && !peak_.compare_exchange_weak(peak, now)) {
     }
-    return {block->memory.get(), block, &release, block->memory.device()};
+    // LibTorch's raw allocations (oneDNN's, for bfloat16) want the context to be the data.
+    return {data, data, &release, device};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* target, const void* source, size_t bytes) const override {
     default_copy_data(target, source, bytes);
   }
@@ -170,23 +181,29 @@ class CountingAllocator final : public c10::Allocator {
 
  private:
   struct Block {
-    CountingAllocator* owner;
     c10::DataPtr memory;
     int64_t bytes;
   };
-  static void release(void* context) {
-    const std::unique_ptr<Block> block(static_cast<Block*>(context));
-    block->owner->held_ -= block->bytes;
-  }
+  static void release(void* data);
 
   c10::Allocator* inner_;
   std::atomic<int64_t> held_{0}, peak_{0};
+  std::mutex mutex_;
+  std::unordered_map<void*, Block> blocks_;
 };
 
 /// Never destroyed: tensors that it allocated may outlive everything.
 CountingAllocator& counting_allocator() {
   static auto* allocator = new CountingAllocator(c10::GetCPUAllocator());
   return *allocator;
+}
+
+void CountingAllocator::release(void* data) {
+  CountingAllocator& self = counting_allocator();
+  const std::lock_guard<std::mutex> lock(self.mutex_);
+  const auto block = self.blocks_.find(data);
+  self.held_ -= block->second.bytes;
+  self.blocks_.erase(block);
 }
 
 /// From now on tensors are counted, or not. A counted one stays so until it is freed.
