@@ -114,9 +114,9 @@ inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& 
   const auto steps = static_cast<int64_t>(schedule.size());
   const int64_t blocks = symmetric_blocks(std::min(rows, cols), precision);
   const double share = symmetric_cost(blocks);
-  const IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
-                             direct_flops(rows, cols, steps, blocks),
-                             static_cast<double>(steps) * detail::direct_step(rows, cols, share)};
+  IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
+                       direct_flops(rows, cols, steps, blocks),
+                       static_cast<double>(steps) * detail::direct_step(rows, cols, share)};
   if (form == Form::Direct || precision == Precision::BFloat16) {
     return direct;
   }

@@ -108,8 +108,8 @@ inline at::Tensor split_off_outliers(const at::Tensor& u, const MatrixRule& rule
       return split_by_scales(u, rule.split_value, rule.split_passes);
   }
   if (epsilon == 0.0) return u;  // more than q zeros: no split
-  const at::Tensor outliers = at::sign(u) * at::clamp_min(u.abs() - epsilon, 0.0);
-  return u - outliers;
+  // B itself, not U − O, which beside a large entry would round it away.
+  return at::sign(u) * at::clamp_max(u.abs(), epsilon);
 }
 
 inline double norm_of(const at::Tensor& x) { return std::sqrt((x * x).sum().item<double>()); }
