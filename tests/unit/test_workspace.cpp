@@ -112,6 +112,7 @@ TEST_CASE("only the first step allocates matrices", "[workspace]") {
                            .filter_place(FilterPlace::Gradient)),
         gradient);
   check(Root(blocks, RootOptions(0.05).layout(Layout().split_rows(3))), blocks);
+  if (ROOT_OPTIM_HAS_FUSED_ADAMW == 0) return;  // the plain form of AdamW allocates its results
   // Copies of AdamW's gradients: larger than all that the matrices take, or many beside it.
   for (const Tensors& others :
        {Tensors{parameter({600, 200}, 5, at::kFloat)},
@@ -201,7 +202,10 @@ TEST_CASE("norms and largest entries of each matrix, in any order of memory", "[
     CHECK(norm.scalar_type() == at::kDouble);
     CHECK(norm.sizes() == at::IntArrayRef({x.size(0), 1, 1}));
     const at::Tensor expected = exact.square().sum({1, 2}, true).sqrt();
-    CHECK((norm / expected - 1).abs().max().item<double>() < 1e-14);
+    // LibTorch's operator may add N squares one after the other: N roundings, of which the root leaves
+    // half. LibTorch 1.13 exceeds 1e-14 so.
+    const double roundings = 0x1p-54 * static_cast<double>(x.size(1) * x.size(2));
+    CHECK((norm / expected - 1).abs().max().item<double>() < 1e-14 + roundings);
     const at::Tensor largest = root_optim::detail::max_abs(x);
     CHECK(largest.scalar_type() == dtype);
     CHECK(at::equal(largest.to(at::kDouble), exact.abs().amax({1, 2}, true)));
