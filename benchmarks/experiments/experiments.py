@@ -32,9 +32,10 @@ def find_data(folder):
     """{task: [paths]}: the texts and the images that the folder holds; none: LibTorch's headers."""
     folders = [folder] if folder else []
     texts = [f / name for f in folders for name in TEXTS if (f / name).exists()]
-    candidates = [PROJECT / "build/data/cifar10"]
+    candidates = []
     for f in folders:
         candidates += [f, *sorted(path for path in f.iterdir() if path.is_dir())]
+    candidates.append(PROJECT / "build/data/cifar10")
     images = [f for f in candidates if any((f / name).exists() for name in IMAGE_FILES)][:1]
     return {"lm": texts, "vit": images, "resnet": images}
 
