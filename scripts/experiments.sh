@@ -29,7 +29,7 @@ and build/experiments/NAME/{runs.csv,curves.csv,summary.csv,report.md,*.png}.
                   text), and with CIFAR-10's binary version or Fashion-MNIST in it or in a folder
                   below (else build/data/cifar10, else no images). Default: \$ROOT_OPTIM_DATA
   --jobs N        N runs, one thread each, at a time (default: one per core)
-  --publish       copy the results to docs/results/NAME
+  --publish       copy the results to docs/results/NAME; not with --quick
 
 An experiment takes up to an hour on two cores. When it is interrupted, the same command goes on
 from the last finished run; to start anew, delete build/experiments. Runs whose time is reported are done

@@ -212,6 +212,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.data and not arguments.data.is_dir():
         parser.error(f"--data: no folder {arguments.data}")
+    if arguments.publish and arguments.quick:
+        parser.error("--publish: not with --quick")
 
     data = find_data(arguments.data)
     out = arguments.out / "quick" if arguments.quick else arguments.out
