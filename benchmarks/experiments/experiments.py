@@ -26,6 +26,8 @@ from pool import Pool
 PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = ("brown.txt", "tinyshakespeare.txt")
 IMAGE_FILES = ("data_batch_1.bin", "train-images-idx3-ubyte")
+# What `experiment` is built from and its results are reported by.
+SOURCES = ("CMakeLists.txt", "CMakePresets.json", "cmake", "include", "examples", "benchmarks")
 
 
 def find_data(folder):
@@ -93,6 +95,15 @@ def interval(row):
     return f"**{text}**" if row["ci_low"] > 0 or row["ci_high"] < 0 else text
 
 
+def commit_name():
+    """The commit, with "+" if the sources differ from it; empty outside of a repository."""
+    def git(*arguments):
+        return subprocess.run(["git", "-C", PROJECT, *arguments], text=True, capture_output=True,
+                              check=False).stdout.strip()
+    commit = git("rev-parse", "--short", "HEAD")
+    return commit + ("+" if git("status", "--porcelain", "--", *SOURCES) else "")
+
+
 def environment(torch):
     cpu = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
@@ -100,10 +111,8 @@ def environment(torch):
         models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines()
                   if line.startswith("model name")]
         cpu = models[0] if models else cpu
-    commit = subprocess.run(["git", "-C", PROJECT, "describe", "--always", "--dirty"], text=True,
-                            capture_output=True, check=False).stdout.strip()
     return (f"{os.cpu_count()} cores of {cpu}, {platform.system()}, LibTorch {torch}, "
-            f"report of commit {commit or 'unknown'}")
+            f"report of commit {commit_name() or 'unknown'}")
 
 
 def finish(name, plan, pool, folder, command):
