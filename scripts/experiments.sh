@@ -8,7 +8,8 @@ usage() {
 Usage: scripts/experiments.sh NAME... [--quick] [--data DIR] [--jobs N] [--publish]
 
 Sets up what is missing, builds the program that does a training run, and runs experiments: tables,
-and build/experiments/NAME/{runs.csv,curves.csv,summary.csv,report.md,*.png}.
+and build/experiments/NAME/{runs.csv,curves.csv,summary.csv,report.md,*.png}; learning_rates has no
+curves.csv.
 
   learning_rates  the rate of each optimizer, from the same grid and on a seed of its own; the
                   others use what it finds (or what docs/results has)

@@ -3,10 +3,11 @@
 # Copyright (c) root_optim contributors
 """Runs the experiments and makes tables and plots of them; scripts/experiments.sh calls it.
 
-For each experiment OUT/NAME has runs.csv (a row a run), curves.csv (their evaluations), summary.csv
-(means, deviations, paired differences), report.md (the same as tables, with hardware, versions and
-time) and plots. Finished runs stay in OUT/runs: an interrupted experiment goes on where it was, and
-experiments share runs. Needs matplotlib.
+For each experiment OUT/NAME has runs.csv (a row a run), curves.csv (their evaluations; not of
+learning_rates), summary.csv (means, deviations, paired differences; of learning_rates the chosen
+rates), report.md (the same as tables, with hardware, versions and time) and plots. Finished runs
+stay in OUT/runs: an interrupted experiment goes on where it was, and experiments share runs. Needs
+matplotlib.
 """
 import argparse
 import csv
@@ -104,13 +105,15 @@ def commit_name():
     return commit + ("+" if git("status", "--porcelain", "--", *SOURCES) else "")
 
 
-def environment(torch):
+def environment(results):
+    """results: of runs, which know their LibTorch."""
     cpu = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines()
                   if line.startswith("model name")]
         cpu = models[0] if models else cpu
+    torch = next((result["torch"] for result in results if "torch" in result), "unknown")
     return (f"{os.cpu_count()} cores of {cpu}, {platform.system()}, LibTorch {torch}, "
             f"report of commit {commit_name() or 'unknown'}")
 
@@ -142,9 +145,8 @@ def finish(name, plan, pool, folder, command):
     write_csv(folder / "summary.csv", rows)
     pictures = plots.draw(name, plan, pool, measured, folder) if len(failed) < len(runs) else []
 
-    done = [run["torch"] for run in runs if "torch" in run]
-    lines = [f"# {name}\n", f"`{command}`: {pool.duration(plan.runs)}; "
-             f"{environment(done[0] if done else 'unknown')}.", *(f"\n{note}" for note in notes)]
+    lines = [f"# {name}\n", f"`{command}`: {pool.duration(plan.runs)}; {environment(runs)}.",
+             *(f"\n{note}" for note in notes)]
     for word, some in (("failed", failed), ("diverged", diverged)):
         if some:
             lines.append(f"\n**{len(some)} of {len(runs)} runs {word}**: " + "; ".join(
@@ -188,14 +190,15 @@ def tune(planner, pool, folder, command):
     write_csv(folder / "runs.csv", rows)
     chosen = [row for row in rows if row["chosen"]]
     write_csv(folder / "summary.csv", chosen)
-    plots.learning_rates(rows, folder / "learning_rates.png")
-    lines = ["# learning_rates\n",
-             f"`{command}`: {pool.duration(list(runs.values()))}.\n",
-             "| size | optimizer | learning rate | validation loss |", "|---|---|---|---|"]
-    lines += [f"| {r['size']} | {r['label']} | {r['lr']:g} | {r['value']:.4f} |" for r in chosen]
+    picture = plots.learning_rates(rows, folder / "learning_rates.png")
+    results = [pool.result(run) or {} for run in runs.values()]
+    table = ["| size | optimizer | learning rate | validation loss |", "|---|---|---|---|"]
+    table += [f"| {r['size']} | {r['label']} | {r['lr']:g} | {r['value']:.4f} |" for r in chosen]
+    lines = ["# learning_rates\n", f"`{command}`: {pool.duration(list(runs.values()))}; "
+             f"{environment(results)}.\n", *table, f"\n![{picture.stem}]({picture.name})"]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines[2:]), folder, sep="\n")
-    return sum(pool.result(run) is None for run in runs.values())
+    print("\n".join(table), folder, sep="\n")
+    return sum(not result for result in results)
 
 
 def chosen_rates(out):
