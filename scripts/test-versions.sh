@@ -41,8 +41,9 @@ again; delete the folder to start from nothing.
 
 LibTorch is a CPU wheel where pip's index offers one, else the CPU part of the CUDA wheel; 1.13.1 is
 that of Debian 12, unpacked without being installed. A version that cannot be had here is reported as
-not run. Labels: those of scripts/test.sh; "installed", a project that uses the installed package;
-"fixtures", which tests nothing and writes checkpoints to keep into tests/fixtures/checkpoints.
+not run. Labels: unit, property, golden, convergence, compile and consumers, as in scripts/test.sh;
+"installed", a project that uses the installed package; "fixtures", which tests nothing and writes
+checkpoints to keep into tests/fixtures/checkpoints. --labels " " only obtains LibTorch and configures.
 END
 }
 
@@ -290,12 +291,18 @@ run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
       --output-on-failure --output-junit "${report%.xml}-installed.xml" || true
     reports+=("${report%.xml}-installed.xml")
   fi
+  if ((${#reports[@]} == 0)); then
+    outcome="nothing run"
+    [[ " $labels " != *" fixtures "* ]] || outcome="0 passed, 0 failed, fixtures written"
+    return
+  fi
   for report in "${reports[@]}"; do
     [ -f "$report" ] || { outcome="does not run"; return; }
     total=$((total + $(report_count "$report" tests)))
     failed=$((failed + $(report_count "$report" failures)))
     skipped=$((skipped + $(report_count "$report" skipped) + $(report_count "$report" disabled)))
   done
+  ((total > 0)) || { outcome="nothing run"; return; }
   outcome="$((total - failed - skipped)) passed, $failed failed, $skipped skipped"
   # Tests say "WHAT: skipped, because ..." for what they leave out.
   left_out=$(grep -hoE '[A-Za-z0-9]+: skipped,' "${reports[@]}" | sed 's/: skipped,//' | sort -u |
