@@ -97,8 +97,8 @@ int main(int argc, char** argv) {
       ->check(CLI::ExistingFile);
   app.add_option("--singular-values", singular_values, "Text, a line a matrix: rows cols σ σ …")
       ->check(CLI::ExistingFile);
-  app.add_option("--steps", steps, "Steps; 0: as many as AdaNewton takes for the shape")
-      ->check(CLI::Range(0, 12))
+  app.add_option("--steps", steps, "Steps, 3 to 12; 0: as many as AdaNewton takes for the shape")
+      ->check(CLI::IsMember({0}) | CLI::Range(3, 12))
       ->capture_default_str();
   app.add_option("--gaussian-weight", gaussian_weight, "Share of a Gaussian matrix in each design")
       ->check(CLI::Range(0.0, 0.99))
