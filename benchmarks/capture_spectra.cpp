@@ -4,13 +4,14 @@
 // Trains small models with ROOT and writes what their momentum looks like: quantiles of
 // log10(σ/σ_max) of every matrix, before (U) and behind (B) the published outlier split of the
 // momentum, early, midway and at the end of training. The runs: byte-level language models of
-// several widths, and a convolutional network. Held out, for reports only: the widest language model,
-// and every fourth matrix of the other runs. momentum_spectra.csv, which the shipped coefficients are designed from, was written by
+// several widths, and a convolutional network. Held out, for reports only: the widest language
+// model, and every fourth matrix of the other runs. momentum_spectra.csv, which the shipped
+// coefficients are designed from, was written by
 //
 //   build/release/benchmarks/capture_spectra --images DIRECTORY --out benchmarks/momentum_spectra.csv
 //
-// with the ATen headers of LibTorch 2.13.0 as the text (the default) and Fashion-MNIST as the images
-// (Debian's dataset-fashion-mnist, its .gz files unpacked into DIRECTORY).
+// with the ATen headers of LibTorch 2.13.0 as the text (the default) and Fashion-MNIST as the
+// images (Debian's dataset-fashion-mnist, its .gz files unpacked into DIRECTORY).
 #include <fmt/format.h>
 #include <torch/torch.h>
 #include <root_optim/root_optim.hpp>
