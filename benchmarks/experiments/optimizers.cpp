@@ -41,7 +41,7 @@ Configuration configuration_of(const Options& o) {
           o.momentum_form(), o.nesterov(),       o.scale()};
 }
 
-/// match_rms_adamw for Muon too: it can then share a learning rate with its built-in AdamW.
+/// MatchRmsAdamW for Muon too: it can then share a learning rate with its built-in AdamW.
 root_optim::MuonOptions muon_options() {
   return root_optim::MuonOptions().scale(root_optim::LrScale::MatchRmsAdamW);
 }

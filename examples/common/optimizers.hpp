@@ -2,8 +2,9 @@
 // Copyright (c) root_optim contributors
 //
 // The three optimizers that the programs compare, by name. All of them use the same weight decay,
-// and one learning rate for all parameters of a model: `match_rms_adamw` gives orthogonalized
-// updates the size of AdamW's, so Muon and ROOT can share it with their built-in AdamW.
+// and one learning rate for all parameters of a model: `LrScale::MatchRmsAdamW` gives
+// orthogonalized updates the size of AdamW's, so Muon and ROOT can share it with their built-in
+// AdamW.
 #pragma once
 
 #include <c10/util/Exception.h>
