@@ -17,7 +17,8 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
   memory      what a step allocates, and what optimizers keep
   compile     what the headers cost a compiler
 
-  --quick     less of it: on two idle cores a minute or two; all of it takes some 20
+  --quick     less of it: on two idle cores a minute or two; all of it takes up to some 25, by
+              benchmark and machine
   --jobs N    compile with N processes (default: one per core, fewer with little memory)
 
 Needs what scripts/demo.sh needs; speed and memory also a LibTorch >= 2.9 that Python can import, as
