@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
+# Copyright (c) root_optim contributors
 """Writes tests/golden/*.txt: fixed inputs and the trajectories that other programs make of them.
 
 muon.txt         torch.optim.Muon of the installed PyTorch, as shipped (bfloat16 iteration) and with
