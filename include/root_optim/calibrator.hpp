@@ -103,9 +103,9 @@ struct CalibratorOptions {
 ///
 /// Per group and shape, when a parameter's step count is a multiple of `every`: the singular values
 /// of a few matrices, as the coming step will orthogonalize them, join a running summary; a schedule of
-/// as many steps as the shape has now is designed for it, validated, and goes into the table of the group's AdaNewton, where the coming step finds it. Entries of origin
-/// "user" are left alone. A matrix that is zero or not finite, and a design that fails, leave the
-/// old coefficients and are counted.
+/// as many steps as the shape has now is designed for it, validated, and goes into the table of the
+/// group's AdaNewton, where the coming step finds it. Entries of origin "user" are left alone. A matrix
+/// that is zero or not finite, and a design that fails, leave the old coefficients and are counted.
 ///
 /// State:    none of its own: the summaries are in the tables, which are saved and loaded with the
 ///           optimizer, and the turn follows the parameters' step counts. So a resumed run goes on

@@ -189,14 +189,12 @@ std::string checkpoint_bytes(const Optimizer& optimizer) {
 /// @throws c10::Error if it cannot be written.
 template <class Optimizer>
 void save(const Optimizer& optimizer, std::ostream& to) {
-  const std::string bytes = checkpoint_bytes(optimizer);
-  to.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
-  TORCH_CHECK(to.good(), "root_optim::save: expected a stream that takes ", bytes.size(),
-              " bytes, got a failure");
+  detail::write_all(to, checkpoint_bytes(optimizer), "save");
 }
 
 /// The same to a file, which is replaced as a whole: a program that is killed while it saves leaves
-/// the old checkpoint or the new one, never a part (and perhaps a file PATH.partial).
+/// the old checkpoint or the new one, never a part (and perhaps a file PATH.NUMBER.partial). Of several
+/// programs that save to one path, the last one's checkpoint is there.
 template <class Optimizer>
 void save(const Optimizer& optimizer, const std::string& path) {
   detail::replace_file(path, checkpoint_bytes(optimizer), "save");
@@ -207,8 +205,8 @@ void save(const Optimizer& optimizer, const std::string& path) {
 /// The optimizer must have been built for the same model: equal numbers of groups and parameters,
 /// equal shapes, equal names where both have names, the same policies. The digest is checked before
 /// anything is parsed, everything is read and checked before anything changes. Tensors move to the
-/// parameter's device and dtype of state; options, learning rate included, become those of the file
-/// on every version of LibTorch.
+/// parameter's device and dtype of state (float64 that overflows float32 is refused); options, learning
+/// rate included, become those of the file on every version of LibTorch.
 /// @param from a path (std::string) or a std::istream, opened in binary mode, which is read to its
 /// end. Memory: twice the size of the checkpoint.
 /// @throws c10::Error; the optimizer is then unchanged.

@@ -125,7 +125,7 @@ std::string display_name(const Options& options, size_t group, size_t index) {
 struct GradientFaults {
   std::string name;    ///< the parameter's name, or "group g, index i"
   int64_t steps;       ///< steps for which it had a gradient
-  int64_t non_finite;  ///< of these, with a gradient of its own that was not finite
+  int64_t non_finite;  ///< of these, with a gradient of its own that was not finite or overflowed
   int64_t skipped;     ///< of these, skipped; with AdamW also because of another one's gradient
 };
 

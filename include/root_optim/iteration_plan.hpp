@@ -88,8 +88,9 @@ inline int64_t symmetric_blocks(int64_t m, Precision precision) {
   return m >= 512 && precision != Precision::BFloat16 ? 4 : 1;
 }
 
-/// The runs of a schedule in Gram space, in float64 or float32. A computed Gram matrix has errors of about δ‖X‖², which
-/// grow with the square of the product of the a's; a new run begins before they pass 0.1.
+/// The runs of a schedule in Gram space, in float64 or float32. A computed Gram matrix has errors of
+/// about δ‖X‖², which grow with the square of the product of the a's; a new run begins before they pass
+/// 0.1.
 ///
 /// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured
 /// momentum, nine steps in runs of 4 + 5, 1.6e-3 of ‖UVᵀ‖_F; with .2 in place of .1, 5 + 4, 2.3e-3;

@@ -124,9 +124,10 @@ inline void require_valid(const Schedule& schedule, Precision precision, bool sc
 ///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
+/// Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
 /// @param schedule one triple per step, at least one.
 /// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, settings out of
-/// range, and coefficients that fail validation. Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
+/// range, and coefficients that fail validation.
 inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
                                 const OrthogonalizeOptions& options = {}) {
   detail::check_matrices(x, "orthogonalize");

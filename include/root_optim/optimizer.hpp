@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>  // NoGradGuard, AutoGradMode
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/optim/optimizer.h>
 
@@ -21,6 +22,7 @@
 #include <memory>
 #include <string>
 #include <tuple>
+#include <type_traits>  // is_nothrow_move_assignable_v
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -57,6 +59,16 @@ inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool
   return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
 }
 
+/// f(), whose errors then say in which group.
+template <class F>
+void naming_group(size_t group, const F& f) {
+  try {
+    f();
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false, error.what_without_backtrace(), ", in group ", group);
+  }
+}
+
 /// The bytes of the filtered gradients of parameters that follow AdamW.
 inline double filtered_bytes(const std::vector<at::Tensor>& parameters) {
   double bytes = 0;
@@ -81,7 +93,9 @@ inline double filtered_bytes(const std::vector<at::Tensor>& parameters) {
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
 /// Any other parameter follows AdamW (adamw.hpp); the filter acts on its gradients with
-/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options decide; by default the shape does (suitability.hpp).
+/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options decide; by default the
+/// shape does (suitability.hpp). A parameter whose rule changes begins anew: its state is that of the new
+/// rule alone.
 ///
 /// A drop-in torch::optim::Optimizer: the constructors of torch::optim::AdamW, groups with options
 /// of their own, closures, LRScheduler, zero_grad, torch::save and torch::load. Differences:
@@ -164,7 +178,8 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   const Options& group_options(size_t group) const;
   const Options& valid_group_options(size_t group) const;
   std::vector<Batch> plan();
-  ParamState& prepare_state(const at::Tensor& parameter, Rule rule, const std::string& where);
+  void check_state(const at::Tensor& parameter, const std::string& where) const;
+  ParamState next_state(const at::Tensor& parameter, Rule rule, const std::string& where) const;
 
   size_t groups_added_ = 0;
   detail::Workspace workspace_;
@@ -263,11 +278,7 @@ template <class F, class O>
 const typename OrthogonalizedOptimizer<F, O>::Options&
 OrthogonalizedOptimizer<F, O>::valid_group_options(size_t group) const {
   const Options& options = group_options(group);
-  try {
-    options.validate();
-  } catch (const c10::Error& error) {
-    TORCH_CHECK(false, error.what_without_backtrace(), ", in group ", group);
-  }
+  detail::naming_group(group, [&] { options.validate(); });
   const size_t names = options.names().size(), params = param_groups_[group].params().size();
   TORCH_CHECK(names == 0 || names == params,
               "root_optim::Optimizer: expected no names or one per parameter, got ", names,
@@ -277,12 +288,14 @@ OrthogonalizedOptimizer<F, O>::valid_group_options(size_t group) const {
 
 template <class F, class O>
 at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
-  at::NoGradGuard no_grad;
   at::Tensor loss;
   if (closure) {
-    at::AutoGradMode enable_grad(true);
+    const at::AutoGradMode enable_grad(true);
     loss = closure();
   }
+  // State that is made in inference mode could not be written outside of it.
+  const c10::InferenceMode normal_mode(false);
+  const at::NoGradGuard no_grad;
   const std::vector<Batch> batches = plan();
   double matrices = 0, adamw = 0;  // the most bytes that a batch of each kind takes
   for (const Batch& batch : batches) {
@@ -309,8 +322,9 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   return loss;
 }
 
-/// Checks everything and sorts the parameters into batches. What it may change is invisible:
-/// missing state comes into being as zeros, state follows its parameter to another device or dtype.
+/// Checks everything and sorts the parameters into batches. What it may change, after all checks, is
+/// invisible: missing state comes into being as zeros, state follows its parameter to another device or
+/// dtype, and that of another rule than the parameter's goes.
 template <class F, class O>
 std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimizer<F, O>::plan() {
   TORCH_CHECK(param_groups_.size() == groups_added_, "root_optim::step: expected the ",
@@ -339,6 +353,7 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
       if (!gradient.defined()) continue;
       detail::check_gradient(parameter, gradient, where);
       if (parameter.numel() == 0) continue;
+      check_state(parameter, where);
       TORCH_CHECK(
           options.non_finite() != NonFinite::Raise ||
               detail::is_finite(
@@ -354,11 +369,21 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
     }
   }
 
+  std::vector<ParamState> states;
+  states.reserve(items.size());
+  for (const Item& item : items) {
+    states.push_back(next_state(item.parameter, item.rule, item.where));
+  }
+
   std::vector<Batch> batches;
   using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
-  for (const Item& item : items) {
-    ParamState& state = prepare_state(item.parameter, item.rule, item.where);
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Item& item = items[i];
+    auto& slot = state_[detail::state_key(item.parameter)];
+    if (!slot) slot = std::make_unique<ParamState>();
+    auto& state = static_cast<ParamState&>(*slot);
+    state = std::move(states[i]);
     Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
     int64_t most = std::numeric_limits<int64_t>::max();  // parameters in a batch
     if (item.rule == Rule::Orthogonalized) {
@@ -384,11 +409,11 @@ std::vector<typename OrthogonalizedOptimizer<F, O>::Batch> OrthogonalizedOptimiz
 }
 
 template <class F, class O>
-ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& parameter, Rule rule,
-                                                         const std::string& where) {
-  auto& slot = state_[detail::state_key(parameter)];
-  if (!slot) slot = std::make_unique<ParamState>();
-  auto* state = dynamic_cast<ParamState*>(slot.get());
+void OrthogonalizedOptimizer<F, O>::check_state(const at::Tensor& parameter,
+                                                const std::string& where) const {
+  const auto found = state_.find(detail::state_key(parameter));
+  if (found == state_.end() || !found->second) return;
+  const auto* state = dynamic_cast<const ParamState*>(found->second.get());
   TORCH_CHECK(state != nullptr,
               "root_optim::step: expected state of this optimizer's own type for ", where,
               ", got another optimizer's");
@@ -398,28 +423,37 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
                 "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
                 " for ", where);
   }
+}
+
+/// The parameter's state, complete for its rule. A parameter whose rule has changed begins anew.
+template <class F, class O>
+ParamState OrthogonalizedOptimizer<F, O>::next_state(const at::Tensor& parameter, Rule rule,
+                                                     const std::string& where) const {
+  const bool adamw = rule == Rule::AdamW;
+  const auto found = state_.find(detail::state_key(parameter));
+  ParamState next;
+  if (found != state_.end() && found->second) next = static_cast<const ParamState&>(*found->second);
+  if (!(adamw ? next.exp_avg() : next.momentum_buffer()).defined()) next = ParamState();
   const auto prepare = [&](at::Tensor& tensor) {
-    const auto options =
-        parameter.options().dtype(detail::state_dtype(parameter)).requires_grad(false);
     if (!tensor.defined()) {
-      tensor = at::zeros_like(parameter, options, at::MemoryFormat::Contiguous);
+      tensor = at::zeros_like(
+          parameter, parameter.options().dtype(detail::state_dtype(parameter)).requires_grad(false),
+          at::MemoryFormat::Contiguous);
     } else if (tensor.device() != parameter.device() ||
                tensor.scalar_type() != detail::state_dtype(parameter)) {
-      tensor = tensor.to(options);  // follows a model that was moved or converted
+      tensor = detail::converted_state(tensor, parameter, where);  // follows its parameter
     }
   };
-  if (rule == Rule::AdamW) {
-    if (!state->exp_avg().defined()) {  // t of the bias corrections begins, and its skipped steps
-      state->step(0);
-      state->skipped() = at::Tensor();
-      state->non_finite() = at::Tensor();
-    }
-    prepare(state->exp_avg());
-    prepare(state->exp_avg_sq());
+  if (adamw) {
+    next.momentum_buffer() = at::Tensor();
+    prepare(next.exp_avg());
+    prepare(next.exp_avg_sq());
   } else {
-    prepare(state->momentum_buffer());
+    next.exp_avg() = at::Tensor();
+    next.exp_avg_sq() = at::Tensor();
+    prepare(next.momentum_buffer());
   }
-  for (at::Tensor* counter : {&state->skipped(), &state->non_finite()}) {
+  for (at::Tensor* counter : {&next.skipped(), &next.non_finite()}) {
     const auto options = at::TensorOptions(parameter.device()).dtype(at::kLong);
     if (!counter->defined()) {
       *counter = at::zeros({}, options);
@@ -427,7 +461,7 @@ ParamState& OrthogonalizedOptimizer<F, O>::prepare_state(const at::Tensor& param
       *counter = counter->to(options);
     }
   }
-  return *state;
+  return next;
 }
 
 template <class F, class O>
@@ -449,6 +483,8 @@ void OrthogonalizedOptimizer<F, O>::save(torch::serialize::OutputArchive& archiv
 
 template <class F, class O>
 void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive) {
+  const c10::InferenceMode normal_mode(false);
+  const at::NoGradGuard no_grad;
   const Checkpoint checkpoint = detail::read_checkpoint(archive);
   TORCH_CHECK(checkpoint.size() == param_groups_.size(), "root_optim::load: expected ",
               param_groups_.size(), " parameter groups, got ", checkpoint.size());
@@ -460,7 +496,8 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
     TORCH_CHECK(checkpoint[g].params.size() == parameters.size(), "root_optim::load: expected ",
                 parameters.size(), " parameters in group ", g, ", got ",
                 checkpoint[g].params.size());
-    options.push_back(Options::from_fields(checkpoint[g].options));
+    detail::naming_group(g,
+                         [&] { options.push_back(Options::from_fields(checkpoint[g].options)); });
     options.back().workspace(group_options(g).workspace());
     const std::vector<std::string> stored_names = options.back().names();
     for (const auto& list : {names, stored_names}) {
@@ -486,9 +523,14 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
                     "root_optim::load: expected state of the shape of ", where, ", got ",
                     tensor.sizes());
         // A copy: the archive, and whoever else reads it, keeps its own.
-        tensor = tensor.to(parameters[i].device(), detail::state_dtype(parameters[i]),
-                           /*non_blocking=*/false, /*copy=*/true);
+        tensor = detail::converted_state(tensor, parameters[i], where);
       };
+      const bool momentum = state->momentum_buffer().defined(),
+                 moments = state->exp_avg().defined();
+      TORCH_CHECK(moments == state->exp_avg_sq().defined() && state->step() >= 0 &&
+                      (state->step() == 0 || momentum || moments),
+                  "root_optim::load: expected a momentum or two moments of ", where, " after ",
+                  state->step(), " steps, got others");
       adopt(state->momentum_buffer());
       adopt(state->exp_avg());
       adopt(state->exp_avg_sq());
@@ -497,6 +539,10 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
         TORCH_CHECK(counter->dim() == 0 && counter->scalar_type() == at::kLong,
                     "root_optim::load: expected one int64 as a counter of ", where, ", got ",
                     c10::toString(counter->scalar_type()), " of shape ", counter->sizes());
+        const auto count = counter->template item<int64_t>();
+        TORCH_CHECK(count >= 0 && count <= state->step(),
+                    "root_optim::load: expected a counter of at most ", state->step(), " steps of ",
+                    where, ", got ", count);
         *counter = counter->to(parameters[i].device(), at::kLong, /*non_blocking=*/false,
                                /*copy=*/true);
       }
@@ -504,7 +550,9 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
     }
   }
 
-  for (size_t g = 0; g < options.size(); ++g) {  // commit
+  static_assert(std::is_nothrow_move_assignable_v<Options> &&
+                std::is_nothrow_move_assignable_v<detail::StateMap>);
+  for (size_t g = 0; g < options.size(); ++g) {  // commit: nothing that can fail
     static_cast<Options&>(param_groups_[g].options()) = std::move(options[g]);
   }
   state_ = std::move(states);

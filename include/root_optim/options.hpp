@@ -50,8 +50,10 @@ inline std::string to_string(Rule rule) {
 ///
 /// With all but Propagate no parameter and no state becomes non-finite through gradients: a step
 /// that would overflow the state (a momentum of more than 3.4e38 in float32, or, for AdamW, a
-/// gradient of more than 1.8e19) counts as not finite, too. With all but Raise the host waits for
-/// nothing. Counts: `ParamState::non_finite` and `skipped`, and `gradient_faults` (diagnostics.hpp).
+/// gradient of more than 1.8e19) counts as not finite, too. State that is not finite already, from
+/// steps with Propagate, stays: its matrix does not move any more, until its entry of `state()` is
+/// erased. With all but Raise the host waits for nothing. Counts: `ParamState::non_finite` and
+/// `skipped`, and `gradient_faults` (diagnostics.hpp).
 enum class NonFinite {
   Skip,       ///< such a parameter and its state stay as they are; those that a group treats with
               ///< AdamW stay together, if one of them on the same device has such a gradient
@@ -121,7 +123,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(Layout, layout);
   /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
   TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
-  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0. Default: 1e-8.
+  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0; below 1.2e-38 it is no
+  /// number of float32, and where all gradients were 0, or too small to be squared, 0/0 follows, as
+  /// in torch::optim::AdamW. Default: 1e-8.
   TORCH_ARG(double, eps) = 1e-8;
   /// What happens when gradients are not finite. Default: Skip.
   TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
@@ -247,7 +251,8 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   TORCH_ARG(int64_t, step) = 0;
   /// Number of these that were skipped (NonFinite), one int64.
   TORCH_ARG(at::Tensor, skipped);
-  /// Number of these in which its own gradient was not finite (NonFinite), one int64.
+  /// Number of these in which its own gradient was not finite or overflowed the state (NonFinite),
+  /// one int64.
   TORCH_ARG(at::Tensor, non_finite);
   /// M, the momentum of a matrix.
   TORCH_ARG(at::Tensor, momentum_buffer);
@@ -264,15 +269,11 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     archive.read("step", step);
     TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
     read.step_ = step.toInt();
-    // Detached: that an archive marks a tensor as requiring a gradient is damage, and not checked.
-    const auto read_tensor = [&archive](const char* key, at::Tensor& into) {
-      if (archive.try_read(key, into)) into = into.detach();
-    };
-    read_tensor("momentum_buffer", read.momentum_buffer_);
-    read_tensor("exp_avg", read.exp_avg_);
-    read_tensor("exp_avg_sq", read.exp_avg_sq_);
-    read_tensor("skipped", read.skipped_);
-    read_tensor("non_finite", read.non_finite_);
+    detail::read_tensor(archive, "momentum_buffer", read.momentum_buffer_);
+    detail::read_tensor(archive, "exp_avg", read.exp_avg_);
+    detail::read_tensor(archive, "exp_avg_sq", read.exp_avg_sq_);
+    detail::read_tensor(archive, "skipped", read.skipped_);
+    detail::read_tensor(archive, "non_finite", read.non_finite_);
     *this = std::move(read);
   }
   void serialize(torch::serialize::OutputArchive& archive) const override {

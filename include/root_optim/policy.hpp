@@ -6,7 +6,7 @@
 // The policies themselves are in soft_threshold.hpp, newton_schulz.hpp, ada_newton.hpp and
 // exact_polar.hpp; examples/custom_policy.cpp shows one's own.
 //
-// A policy P is a copyable, default-constructible value type with
+// A policy P is a copyable, default-constructible value type, moved without exceptions, with
 //
 //   static constexpr const char* name;                  stable: checkpoints record it
 //   at::Tensor operator()(const at::Tensor& x) const;   a batch [k, m, n] in float32 or float64 in, one
@@ -56,11 +56,19 @@ class Fields {
                              std::vector<int64_t>, std::vector<std::string>>;
 
   /// Stores `value` under `key`, replacing what was there.
+  /// @throws c10::Error for a key with double quotes, backslashes or control characters: LibTorch
+  /// would write it into an archive that it cannot read.
   template <class T>
   void set(const std::string& key, T value) {
     static_assert(std::is_constructible_v<Value, std::in_place_type_t<T>, T>,
                   "Fields::set: the value must be bool, int64_t, double, std::string, or a "
                   "std::vector of double, int64_t or std::string; convert it explicitly");
+    for (const char c : key) {
+      TORCH_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '"' && c != '\\',
+                  "root_optim::Fields::set: expected a key without double quotes, backslashes and "
+                  "control characters, got '",
+                  key, "'");
+    }
     values_.insert_or_assign(key, Value(std::in_place_type<T>, std::move(value)));
   }
 
@@ -170,6 +178,9 @@ template <class P>
 constexpr bool check_policy() {
   static_assert(std::is_copy_constructible_v<P> && std::is_copy_assignable_v<P>,
                 "a root_optim policy must be a copyable value type: options hold it by value");
+  static_assert(std::is_nothrow_move_assignable_v<P>,
+                "a root_optim policy must be move-assignable without exceptions (noexcept): a "
+                "checkpoint is taken over as a whole or not at all");
   static_assert(std::is_default_constructible_v<P>,
                 "a root_optim policy must be default-constructible: options start from its "
                 "defaults");

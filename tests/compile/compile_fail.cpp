@@ -25,6 +25,15 @@ struct Policy : Complete {
   Policy() = default;
   Policy(const Policy&) = delete;
 };
+#elif defined(CASE_policy_whose_assignment_may_throw)
+struct Policy : Complete {
+  Policy() = default;
+  Policy(const Policy&) = default;
+  Policy& operator=(const Policy& other) {
+    factor = other.factor;
+    return *this;
+  }
+};
 #elif defined(CASE_policy_without_defaults)
 struct Policy : Complete {
   explicit Policy(double f) { factor = f; }

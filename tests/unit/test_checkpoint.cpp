@@ -8,7 +8,11 @@
 #include <root_optim/root_optim.hpp>
 
 #include <cstdio>
+#include <ios>
+#include <istream>
 #include <sstream>
+#include <stdexcept>
+#include <streambuf>
 
 #include "support/devices.hpp"
 #include "support/tolerances.hpp"
@@ -250,6 +254,104 @@ TEST_CASE("a checkpoint of something else is refused and changes nothing", "[che
   refused(module_file.str(), "expected a checkpoint written by root_optim, got another archive");
 }
 
+TEST_CASE("content that no optimizer has is refused and changes nothing", "[checkpoint][errors]") {
+  // Written with a good checksum: what is refused is what it says.
+  Model<Root> model, twin;
+  for (Model<Root>* each : {&model, &twin}) train(each->optimizer, each->parameters, 0, 2);
+  torch::serialize::OutputArchive written;
+  model.optimizer.save(written);
+  std::stringstream file;
+  written.save_to(file);
+  torch::serialize::InputArchive archive;
+  archive.load_from(file);
+  const Checkpoint checkpoint = root_optim::detail::read_checkpoint(archive);
+  const auto refused = [&](const std::string& message, auto change) {
+    Checkpoint changed = checkpoint;
+    change(changed);
+    torch::serialize::OutputArchive out;
+    root_optim::detail::write_checkpoint(out, changed);
+    std::stringstream content;
+    out.save_to(content);
+    CHECK_THROWS_WITH(root_optim::load(model.optimizer, content), contains(message));
+    check_equal(twin, model);
+  };
+  const auto first = [](Checkpoint& changed) -> ParamState& { return changed[0].params[0].state; };
+  refused("expected state that float32 can hold, got 1e+100 for parameter (group 0, index 0",
+          [&](auto& c) {
+            first(c).momentum_buffer() = at::full({16, 24}, 1e100, at::kDouble);
+          });
+  refused("expected state of a real floating-point dtype, got ComplexFloat for parameter (group 0",
+          [&](auto& c) {
+            first(c).momentum_buffer() = at::ones({16, 24}, at::kComplexFloat);
+          });
+  refused("expected state of a real floating-point dtype, got Long", [&](auto& c) {
+    first(c).momentum_buffer() = at::ones({16, 24}, at::kLong);
+  });
+  refused("expected state of the shape of parameter (group 0, index 0", [&](auto& c) {
+    first(c).momentum_buffer() = at::ones({16, 23});
+  });
+  refused(
+      "expected a momentum or two moments of parameter (group 0, index 0, shape [16, 24]) after "
+      "-5 steps",
+      [&](auto& c) { first(c).step(-5); });
+  refused("expected a momentum or two moments of",
+          [&](auto& c) { first(c).momentum_buffer() = at::Tensor(); });
+  refused("expected a momentum or two moments of parameter (group 0, index 2",
+          [&](auto& c) { c[0].params[2].state.exp_avg_sq() = at::Tensor(); });
+  refused(
+      "expected a counter of at most 2 steps of parameter (group 0, index 0, shape [16, 24]), "
+      "got 3",
+      [&](auto& c) { first(c).skipped() = at::full({}, 3, at::kLong); });
+  refused("expected one int64 as a counter of",
+          [&](auto& c) { first(c).non_finite() = at::ones({2}, at::kLong); });
+  refused("expected lr to be finite in float32 and >= 0, got -1, in group 1",
+          [](auto& c) { c[1].options.set("lr", -1.0); });
+
+  torch::serialize::OutputArchive newer;
+  newer.write("root_optim_format", c10::IValue(root_optim::detail::checkpoint_format + 1));
+  std::stringstream content;
+  newer.save_to(content);
+  CHECK_THROWS_WITH(root_optim::load(model.optimizer, content),
+                    contains("expected a format from 1 to 3, got 4 (written by a newer version)"));
+  check_equal(twin, model);
+}
+
+TEST_CASE("streams that fail get an error of this library", "[checkpoint][errors]") {
+  struct Gone : std::streambuf {
+    int_type underflow() override { throw std::runtime_error("connection lost"); }
+    int_type overflow(int_type) override { throw std::runtime_error("connection lost"); }
+  };
+  Model<Root> model, twin;
+  Gone buffer;
+  std::iostream stream(&buffer);
+  CHECK_THROWS_AS(root_optim::load(model.optimizer, stream), c10::Error);
+  CHECK_THROWS_WITH(root_optim::load(model.optimizer, stream),
+                    contains("expected a stream that can be read, got 'connection lost'"));
+  CHECK_THROWS_WITH(root_optim::save(model.optimizer, stream),
+                    contains("expected a stream that takes"));
+  std::iostream throwing(&buffer);
+  throwing.exceptions(std::ios::badbit | std::ios::failbit);
+  CHECK_THROWS_AS(root_optim::save(model.optimizer, throwing), c10::Error);
+  std::stringstream failed(saved(model.optimizer));
+  failed.setstate(std::ios::failbit);
+  CHECK_THROWS_WITH(root_optim::load(model.optimizer, failed), contains("got one that has failed"));
+  check_equal(twin, model);
+}
+
+TEST_CASE("a checkpoint that is loaded in inference mode can be trained on", "[checkpoint]") {
+  Model<Root> model, loaded;
+  train(model.optimizer, model.parameters, 0, 2);
+  const std::string content = saved(model.optimizer);
+  loaded.set_parameters(model);
+  {
+    const c10::InferenceMode inference;
+    load_from(loaded.optimizer, content);
+  }
+  train(model.optimizer, model.parameters, 2, 4);
+  train(loaded.optimizer, loaded.parameters, 2, 4);
+  check_equal(model, loaded);
+}
+
 TEST_CASE("names that disagree are refused", "[checkpoint][errors]") {
   const auto named = [](const std::vector<std::string>& names) {
     return std::vector<Group>{Group({parameter({16, 24}, 1), parameter({16, 24}, 2)},
@@ -276,5 +378,37 @@ TEST_CASE("a damaged file throws and changes nothing", "[checkpoint][errors]") {
     INFO(damaged.size() << " of " << content.size() << " bytes");
     CHECK_THROWS_AS(load_from(model.optimizer, damaged), std::exception);
     check_equal(twin, model);
+  }
+}
+
+TEST_CASE("a tensor that leaves its storage is refused", "[checkpoint][errors]") {
+  // Six floats, read with shape, strides and offset that say something else.
+  const auto said = [](std::vector<int64_t> sizes, std::vector<int64_t> strides, int64_t offset) {
+    at::Tensor tensor = at::ones({6});
+    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides);
+    tensor.unsafeGetTensorImpl()->set_storage_offset(offset);
+    return tensor;
+  };
+  const int64_t huge = int64_t{1} << 62;
+  for (const at::Tensor& good :
+       {said({2, 3}, {3, 1}, 0), said({3, 2}, {1, 3}, 0), said({2}, {1}, 4), said({}, {}, 5),
+        said({4, 100}, {1, 0}, 2), said({0, 9}, {9, 1}, 0), at::ones({0})}) {
+    INFO(good.sizes() << ", strides " << good.strides());
+    CHECK(root_optim::detail::lies_in_storage(good));
+  }
+  for (const at::Tensor& bad :
+       {said({2, 4}, {4, 1}, 0), said({2, 3}, {4, 1}, 0), said({2, 3}, {3, 1}, 1), said({}, {}, 6),
+        said({2, 3}, {3, -1}, 2), said({}, {}, -1), said({3}, {huge}, 0), said({2}, {1}, huge)}) {
+    INFO(bad.sizes() << ", strides " << bad.strides());
+    CHECK_FALSE(root_optim::detail::lies_in_storage(bad));
+    ParamState state;
+    state.step(1).exp_avg(bad);
+    std::stringstream file;
+    torch::serialize::OutputArchive out;
+    state.serialize(out);
+    out.save_to(file);
+    torch::serialize::InputArchive in;
+    // Newer readers of LibTorch refuse such a tensor themselves.
+    CHECK_THROWS_AS((in.load_from(file), ParamState().serialize(in)), c10::Error);
   }
 }

@@ -136,6 +136,37 @@ TEST_CASE("a bad gradient is refused before anything changes", "[errors][step]")
     bad.mutable_grad() = bad_before.to_sparse();
     CHECK_THROWS_WITH(root.step(), contains("expected a strided gradient, got layout Sparse"));
   }
+  // Autograd and Tensor::mutable_grad do not make these, code that writes into a gradient may.
+  const auto refused = [&](const at::Tensor& gradient, const std::string& message) {
+    bad.mutable_grad() = gradient;
+    CHECK_THROWS_WITH(root.step(), contains(message));
+  };
+  SECTION("of another shape") {
+    refused(at::ones({16, 23}),
+            "expected a gradient of the parameter's shape, got [16, 23] for parameter (group 0, "
+            "index 1, shape [16, 24])");
+  }
+  SECTION("complex") {
+    refused(
+        at::ones({16, 24}, at::kComplexFloat),
+        "expected a real floating-point gradient, got dtype ComplexFloat for parameter (group 0");
+  }
+  SECTION("of integers") {
+    refused(at::ones({16, 24}, at::kLong),
+            "expected a real floating-point gradient, got dtype Long");
+  }
+  SECTION("on another device") {
+    refused(at::ones({16, 24}, at::kMeta), "expected a gradient on cpu, got meta for parameter");
+  }
+  SECTION("lazily negated: its memory holds other numbers") {
+    refused(at::_neg_view(at::ones({16, 24})),
+            "expected a gradient whose elements are in its memory, got a lazily negated");
+  }
+  SECTION("lazily zero: it has no memory") {
+    refused(
+        at::_efficientzerotensor({16, 24}, at::TensorOptions(at::kFloat)),
+        "expected a gradient whose elements are in its memory, got a lazily negated or zero one");
+  }
   SECTION("of another parameter group's parameter") {
     bad.unsafeGetTensorImpl();
     Root twin({parameter({24}, 3)});
@@ -146,6 +177,66 @@ TEST_CASE("a bad gradient is refused before anything changes", "[errors][step]")
   CHECK_THAT(good, test::same_as(good_before));
   CHECK_THAT(bad, test::same_as(bad_before));
   CHECK(root.state().empty());
+}
+
+TEST_CASE("refused state leaves the state of the others, under another rule, too",
+          "[errors][step]") {
+  const at::Tensor good = matrix(1), bad = matrix(2);
+  Root root({good, bad});
+  test::train(root, {good, bad}, 0, 3);
+  const auto state_of = [&](const at::Tensor& p) -> ParamState& {
+    return static_cast<ParamState&>(*root.state().at(root_optim::detail::state_key(p)));
+  };
+  const ParamState& state = state_of(good);
+  const at::Tensor buffer = state.momentum_buffer();
+  state_of(bad).momentum_buffer() = at::zeros({3, 3});
+  static_cast<RootOptions&>(root.param_groups()[0].options()).rule(Rule::AdamW);
+  const at::Tensor before = good.detach().clone();
+  CHECK_THROWS_WITH(root.step(), contains("expected state of the parameter's shape, got [3, 3]"));
+  CHECK_THAT(good, test::same_as(before));
+  CHECK(state.step() == 3);
+  CHECK(state.momentum_buffer().is_same(buffer));
+  CHECK_FALSE(state.exp_avg().defined());
+}
+
+TEST_CASE("a parameter whose rule changes begins anew", "[step]") {
+  const at::Tensor p = matrix(1), twin = matrix(1);
+  Root root({p}), fresh({twin});
+  const auto rule = [](Root& of, Rule value) {
+    static_cast<RootOptions&>(of.param_groups()[0].options()).rule(value);
+  };
+  test::train(root, {p}, 0, 3);
+  for (const Rule next : {Rule::AdamW, Rule::Orthogonalized, Rule::AdamW}) {
+    {
+      const at::NoGradGuard no_grad;
+      twin.copy_(p);
+    }
+    fresh.state().clear();
+    rule(root, next);
+    rule(fresh, next);
+    test::train(root, {p}, 3, 5);
+    test::train(fresh, {twin}, 3, 5);
+    CHECK_THAT(p, test::same_as(twin));
+    const ParamState& state = *root_optim::detail::state_of(root, p);
+    CHECK(state == *root_optim::detail::state_of(fresh, twin));
+    CHECK(state.momentum_buffer().defined() == (next != Rule::AdamW));
+  }
+}
+
+TEST_CASE("a step in inference mode leaves state that a step outside of it can write", "[step]") {
+  const at::Tensor p = matrix(1), b = parameter({24}, 2), twin = matrix(1),
+                   twin_b = parameter({24}, 2);
+  Root root({p, b}), other({twin, twin_b});
+  for (int64_t t = 1; t <= 3; ++t) {
+    for (const auto& x : {p, b, twin, twin_b}) set_gradient(x, test::gradient_of(x.sizes(), t));
+    {
+      const c10::InferenceMode inference(t == 1);
+      root.step();
+    }
+    other.step();
+  }
+  CHECK_THAT(p, test::same_as(twin));
+  CHECK_THAT(b, test::same_as(twin_b));
 }
 
 TEST_CASE("a non-leaf that slipped in is refused in step", "[errors][step]") {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Fields to and from LibTorch's archives. What a checkpoint contains is decided in checkpoint.hpp.
+// Fields to and from LibTorch's archives, and tensors from them. What a checkpoint contains is decided
+// in checkpoint.hpp.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/serialize/archive.h>
 
+#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
@@ -53,6 +56,34 @@ inline Fields read_fields(torch::serialize::InputArchive& archive) {
     }
   }
   return fields;
+}
+
+/// Whether every entry lies in the tensor's storage. LibTorch's reader (2.2's, for one) takes shape,
+/// strides and offset as a damaged archive says them, and reading such a tensor leaves its memory.
+inline bool lies_in_storage(const at::Tensor& tensor) {
+  if (!tensor.has_storage() || tensor.storage_offset() < 0) return false;
+  // In double: nothing overflows, and every index into a storage is exact.
+  double last = static_cast<double>(tensor.storage_offset());
+  bool empty = false;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    const int64_t size = tensor.size(d), stride = tensor.stride(d);
+    if (size < 0 || stride < 0) return false;
+    empty = empty || size == 0;
+    last += static_cast<double>(size - 1) * static_cast<double>(stride);
+  }
+  return empty || (last + 1) * static_cast<double>(tensor.element_size()) <=
+                      static_cast<double>(tensor.storage().nbytes());
+}
+
+/// Reads a tensor if there is one of that name, detached: that an archive marks it as requiring a
+/// gradient is damage, and not checked.
+inline void read_tensor(torch::serialize::InputArchive& archive, const std::string& key,
+                        at::Tensor& into) {
+  at::Tensor read;
+  if (!archive.try_read(key, read)) return;
+  TORCH_CHECK(lies_in_storage(read), "root_optim::load: expected '", key,
+              "' to lie in its storage, got entries beyond it: the checkpoint is damaged");
+  into = read.detach();
 }
 
 }  // namespace detail

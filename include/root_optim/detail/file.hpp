@@ -5,13 +5,16 @@
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
+#include <fmt/format.h>
 
-#include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <ios>
 #include <istream>
 #include <iterator>
+#include <ostream>
+#include <random>
 #include <string>
 #include <system_error>
 
@@ -26,10 +29,28 @@ namespace detail {
 
 /// What is left in a stream.
 inline std::string read_all(std::istream& from, const char* who) {
-  std::string bytes((std::istreambuf_iterator<char>(from)), std::istreambuf_iterator<char>());
-  TORCH_CHECK(!from.bad(), "root_optim::", who,
-              ": expected a stream that can be read, got a failure");
-  return bytes;
+  TORCH_CHECK(!from.fail(), "root_optim::", who,
+              ": expected a stream that can be read, got one that has failed");
+  try {
+    return {std::istreambuf_iterator<char>(from), std::istreambuf_iterator<char>()};
+  } catch (const std::exception& error) {  // of the stream's buffer: a disk, a connection
+    TORCH_CHECK(false, "root_optim::", who, ": expected a stream that can be read, got '",
+                error.what(), "'");
+  }
+}
+
+/// Puts bytes into a stream.
+inline void write_all(std::ostream& to, const std::string& bytes, const char* who) {
+  const auto expect = [&](bool written, const char* got) {
+    TORCH_CHECK(written, "root_optim::", who, ": expected a stream that takes ", bytes.size(),
+                " bytes, got ", got);
+  };
+  try {
+    to.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
+  } catch (const std::exception& error) {  // std::ostream::exceptions
+    expect(false, error.what());
+  }
+  expect(to.good(), "a failure");
 }
 inline std::string read_all(const std::string& path, const char* who) {
   std::ifstream file(path, std::ios::binary);
@@ -54,10 +75,10 @@ inline bool sync_to_disk(const std::string& path) {
 
 /// Writes a file, or all of `bytes` to what else has the name `path`.
 ///
-/// A file is written under a name of its own beside the old one (".partial" is appended), brought
-/// onto the disk and then renamed: whatever happens in between, `path` holds all of the old bytes or
-/// all of the new. A symbolic link is followed, permissions are kept. Devices and pipes are written
-/// directly.
+/// A file is written under a name of its own beside the old one, PATH.NUMBER.partial with a random
+/// number, brought onto the disk and then renamed: whatever happens in between, `path` holds all of the
+/// old bytes or all of the new, and of several writers the last one's. A symbolic link is followed,
+/// permissions are kept. Devices and pipes are written directly.
 /// @throws c10::Error if it cannot be written; an old file is then as it was.
 inline void replace_file(const std::string& path, const std::string& bytes, const char* who) {
   namespace fs = std::filesystem;
@@ -76,7 +97,9 @@ inline void replace_file(const std::string& path, const std::string& bytes, cons
   const fs::path target = exists ? fs::canonical(path, error) : fs::path(path);
   TORCH_CHECK(!target.empty(), "root_optim::", who, ": expected a path that can be written, got '",
               path, "'");
-  const std::string partial = target.string() + ".partial";
+  std::random_device random;
+  const std::string partial =
+      fmt::format("{}.{:08x}{:08x}.partial", target.string(), random(), random());
   try {
     write(partial);
     TORCH_CHECK(sync_to_disk(partial), "root_optim::", who, ": expected '", path,

@@ -82,7 +82,8 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 
 /// X ← aX + (bA + cA²)X with A = XXᵀ, once per triple; x [k, m, n], m <= n, is overwritten.
 ///
-/// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes as a transposed view, is never copied into another order.
+/// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes
+/// as a transposed view, is never copied into another order.
 inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
                                  bool schatten8) {
   at::Tensor next = temporary_like(x);

@@ -16,7 +16,7 @@
 #include <limits>
 #include <vector>
 
-#include <root_optim/detail/foreach.hpp>
+#include <root_optim/detail/commit.hpp>
 #include <root_optim/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/options.hpp>                  // NonFinite, ParamState
 
@@ -76,25 +76,14 @@ inline FaultCounters next_counters(const std::vector<ParamState*>& states, const
       .unbind(0);
 }
 
-/// The last part of the commit of parameter i of several.
-inline void commit_counters(ParamState& state, const FaultCounters& next, size_t i) {
-  if (!next.empty()) {
-    state.skipped().copy_(next[i]);
-    state.non_finite().copy_(next[next.size() / 2 + i]);
-  }
-  ++state.step();
-}
-
-/// The last part of the commit of all of them.
-inline void commit_counters(const std::vector<ParamState*>& states, const FaultCounters& next) {
-  if (!next.empty()) {
-    std::vector<at::Tensor> to;
-    to.reserve(next.size());
-    for (ParamState* state : states) to.push_back(state->skipped());
-    for (ParamState* state : states) to.push_back(state->non_finite());
-    foreach_copy(to, next);
-  }
-  for (ParamState* state : states) ++state->step();
+inline void add_counters(Commit& commit, const std::vector<ParamState*>& states,
+                         const FaultCounters& next) {
+  if (next.empty()) return;
+  std::vector<at::Tensor> to;
+  to.reserve(next.size());
+  for (ParamState* state : states) to.push_back(state->skipped());
+  for (ParamState* state : states) to.push_back(state->non_finite());
+  commit.add(to, next);
 }
 
 /// The parameter's gradient in the dtype of its state.

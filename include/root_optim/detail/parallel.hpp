@@ -14,32 +14,46 @@ namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
-/// body(i) for every i from 0 to count − 1, by LibTorch's threads; by the caller alone where it is already
-/// one of several.
+/// A loop over i from 0 to count − 1. Making it may take memory, running it takes none.
 ///
 /// Not at::parallel_for: a template, which headers compile with the user's options, and which without
 /// OpenMP among them is a loop of one thread. LibTorch's iterator divides its elements among LibTorch's
 /// threads whatever the options; here they are bytes that nobody reads, the i-th for body(i).
+class ParallelLoop {
+ public:
+  explicit ParallelLoop(int64_t count)
+      : bytes_(at::empty({count}, at::kByte)),
+        iterator_(at::TensorIteratorConfig()
+                      .check_all_same_dtype(false)  // there is but one
+                      .resize_outputs(false)
+                      .declare_static_shape(bytes_.sizes())
+                      .add_output(bytes_)
+                      .build()) {}
+
+  /// body(i) for every i, by LibTorch's threads; by the caller alone where it is already one of several.
+  template <class Body>
+  void run(const Body& body) {
+    const auto* const first = static_cast<const char*>(bytes_.data_ptr());
+    // The form for two dimensions: that for one warns of uninitialized memory in LibTorch (GCC 12, -O2).
+    iterator_.for_each(
+        [&](char** data, const int64_t* strides, int64_t inner, int64_t outer) {
+          for (int64_t j = 0; j < outer; ++j) {
+            const char* const row = data[0] + j * strides[1];
+            for (int64_t i = 0; i < inner; ++i) body(row + i * strides[0] - first);
+          }
+        },
+        /*grain_size=*/1);
+  }
+
+ private:
+  at::Tensor bytes_;
+  at::TensorIterator iterator_;
+};
+
 template <class Body>
 void for_each_parallel(int64_t count, const Body& body) {
   if (count == 1) return body(0);
-  const at::Tensor bytes = at::empty({count}, at::kByte);
-  const auto* const first = static_cast<const char*>(bytes.data_ptr());
-  at::TensorIterator iterator = at::TensorIteratorConfig()
-                                    .check_all_same_dtype(false)  // there is but one
-                                    .resize_outputs(false)
-                                    .declare_static_shape(bytes.sizes())
-                                    .add_output(bytes)
-                                    .build();
-  // The form for two dimensions: that for one warns of uninitialized memory in LibTorch (GCC 12, -O2).
-  iterator.for_each(
-      [&](char** data, const int64_t* strides, int64_t inner, int64_t outer) {
-        for (int64_t j = 0; j < outer; ++j) {
-          const char* const row = data[0] + j * strides[1];
-          for (int64_t i = 0; i < inner; ++i) body(row + i * strides[0] - first);
-        }
-      },
-      /*grain_size=*/1);
+  ParallelLoop(count).run(body);
 }
 
 }  // namespace detail

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include <root_optim/detail/finite.hpp>
+#include <root_optim/detail/max_abs.hpp>
 #include <root_optim/layout.hpp>
 #include <root_optim/options.hpp>  // Rule
 #include <root_optim/suitability.hpp>
@@ -56,6 +58,9 @@ inline void check_parameter(const at::Tensor& parameter, const std::string& wher
   TORCH_CHECK(!parameter.is_inference(),
               "root_optim::Optimizer: expected a tensor made outside of inference mode, got ",
               where);
+  TORCH_CHECK(!parameter.is_neg() && !parameter._is_zerotensor(),
+              "root_optim::Optimizer: expected a tensor whose elements are in its memory, got ",
+              where, ", a lazily negated or zero one");
   TORCH_CHECK(
       at::has_internal_overlap(parameter) != at::MemOverlap::Yes,
       "root_optim::Optimizer: expected a tensor whose elements have memory of their own, got ",
@@ -74,9 +79,31 @@ inline void check_gradient(const at::Tensor& parameter, const at::Tensor& gradie
   TORCH_CHECK(is_supported(gradient.scalar_type()),
               "root_optim::Optimizer: expected a real floating-point gradient, got dtype ",
               c10::toString(gradient.scalar_type()), " for ", where);
+  TORCH_CHECK(!gradient.is_neg() && !gradient._is_zerotensor(),
+              "root_optim::Optimizer: expected a gradient whose elements are in its memory, got a "
+              "lazily negated or zero one for ",
+              where);
   TORCH_CHECK(gradient.device() == parameter.device(),
               "root_optim::Optimizer: expected a gradient on ", parameter.device(), ", got ",
               gradient.device(), " for ", where);
+}
+
+/// A copy of a tensor of a parameter's state, on the parameter's device and in its dtype of state.
+/// @throws c10::Error for another dtype than real floating-point, and for a finite number that
+/// overflows float32.
+inline at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& parameter,
+                                  const std::string& where) {
+  TORCH_CHECK(is_supported(tensor.scalar_type()),
+              "root_optim::Optimizer: expected state of a real floating-point dtype, got ",
+              c10::toString(tensor.scalar_type()), " for ", where);
+  const at::ScalarType dtype = state_dtype(parameter);
+  if (dtype == at::kFloat && tensor.scalar_type() == at::kDouble && tensor.numel() > 0) {
+    const double largest = max_abs(tensor.reshape({1, -1})).item<double>();
+    TORCH_CHECK(!is_finite(largest) || fits_float32(largest),
+                "root_optim::Optimizer: expected state that float32 can hold, got ", largest,
+                " for ", where);
+  }
+  return tensor.to(parameter.device(), dtype, /*non_blocking=*/false, /*copy=*/true);
 }
 
 /// The rule that a parameter follows: its group's, or, with Auto, by its shape.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <root_optim/adamw.hpp>
+#include <root_optim/detail/commit.hpp>
 #include <root_optim/detail/filtering.hpp>
 #include <root_optim/detail/fused_adamw.hpp>
 #include <root_optim/detail/max_abs.hpp>
@@ -29,14 +30,15 @@ namespace detail {
 struct AdamWPart {
   std::vector<at::Tensor> parameters, gradients;
   std::vector<ParamState*> states;
-  at::Tensor own;          ///< whether each gradient is finite: bool, [k]
+  at::Tensor own;          ///< whether each gradient can be squared: bool, [k]
   FaultCounters counters;  ///< empty where nothing was counted
 };
 
-/// Sets `own`, and cleans the gradients if the policy says so; returns whether all can be squared.
+/// Sets `own`, and cleans the gradients if the policy says so; returns whether all can be squared: a
+/// finite one whose square is not counts as its own fault, too.
 inline at::Tensor check_gradients(AdamWPart& part, NonFinite policy) {
   at::Tensor largest = max_abs_each(part.gradients);
-  part.own = is_finite(largest);
+  part.own = is_finite(largest.square());
   if (policy == NonFinite::Zero) {
     for (at::Tensor& gradient : part.gradients) gradient = cleaned(gradient, policy);
     largest = max_abs_each(part.gradients);
@@ -96,9 +98,12 @@ void step_adamw(const Options& options, const std::vector<at::Tensor>& parameter
   for (auto& [way, part] : parts) {
     const at::Tensor t = taken_steps(part);
     if (std::get<0>(way)) {
+      Commit commit;
+      add_counters(commit, part.states, part.counters);
       fused_adamw(part.parameters, part.gradients, part.states, t, usable, options.lr(), beta1,
                   beta2, options.eps(), options.weight_decay());
-      commit_counters(part.states, part.counters);
+      commit.run();
+      for (ParamState* state : part.states) ++state->step();
       continue;
     }
     for (size_t i = 0; i < part.parameters.size(); ++i) {
@@ -112,10 +117,16 @@ void step_adamw(const Options& options, const std::vector<at::Tensor>& parameter
         next.exp_avg = where_usable(usable, next.exp_avg, state.exp_avg());
         next.exp_avg_sq = where_usable(usable, next.exp_avg_sq, state.exp_avg_sq());
       }
-      parameter.copy_(next.parameter);  // commit: the parameter first, the only copy that may fail
-      state.exp_avg().copy_(next.exp_avg);
-      state.exp_avg_sq().copy_(next.exp_avg_sq);
-      commit_counters(state, part.counters, i);
+      Commit commit;
+      const at::Tensor ready = ready_for(parameter, next.parameter);
+      commit.add({parameter, state.exp_avg(), state.exp_avg_sq()},
+                 {ready, next.exp_avg, next.exp_avg_sq});
+      if (!part.counters.empty()) {
+        commit.add({state.skipped(), state.non_finite()},
+                   {part.counters[i], part.counters[part.parameters.size() + i]});
+      }
+      commit.run();
+      ++state.step();
     }
   }
 }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -17,8 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/detail/commit.hpp>
 #include <root_optim/detail/filtering.hpp>
-#include <root_optim/detail/foreach.hpp>
 #include <root_optim/detail/max_abs.hpp>
 #include <root_optim/detail/non_finite.hpp>
 #include <root_optim/detail/parameter_checks.hpp>  // is_supported
@@ -50,17 +49,6 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType d
   return as_dtype(at::stack_out(stacked, converted), dtype);
 }
 
-/// What the parameters get, from their values side by side: in the parameter's dtype and strides, so
-/// that copying it allocates nothing.
-inline std::vector<at::Tensor> ready_to_copy(const at::Tensor& values,
-                                             const std::vector<at::Tensor>& parameters) {
-  std::vector<at::Tensor> ready = as_dtype(values, parameters.front().scalar_type()).unbind(0);
-  for (size_t i = 0; i < ready.size(); ++i) {
-    if (!parameters[i].is_contiguous()) ready[i] = at::empty_like(parameters[i]).copy_(ready[i]);
-  }
-  return ready;
-}
-
 /// policy(x). If x is the last that needs its memory, it may be overwritten.
 template <class Policy>
 at::Tensor applied(const Policy& policy, at::Tensor x) {
@@ -72,8 +60,8 @@ at::Tensor applied(const Policy& policy, at::Tensor x) {
 
 /// Steps equally shaped parameters of one group, on one device, as one batch.
 ///
-/// Order: everything is computed into new tensors, then committed, which allocates nothing: an error
-///        leaves all of the batch as it was.
+/// Order: everything is computed into new tensors, then committed: an error leaves all of the batch as
+///        it was.
 template <class F, class O>
 void step_matrices(const OrthogonalizedOptions<F, O>& options,
                    const std::vector<at::Tensor>& parameters,
@@ -138,15 +126,18 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
     values = where_usable(usable, values, stack(parameters, dtype));
     momentum.buffer = where_usable(usable, momentum.buffer, stack(buffers, dtype));
     const at::Tensor taken = usable.reshape({-1});
-    counters = next_counters(states, taken, own.defined() ? own : taken);
+    counters = next_counters(states, taken, own.defined() ? own.bitwise_and(taken) : taken);
   }
 
-  const std::vector<at::Tensor> ready = ready_to_copy(values, parameters);
+  std::vector<at::Tensor> ready = as_dtype(values, parameters.front().scalar_type()).unbind(0);
+  for (size_t i = 0; i < ready.size(); ++i) ready[i] = ready_for(parameters[i], ready[i]);
   const std::vector<at::Tensor> ready_buffers = momentum.buffer.unbind(0);
-  std::vector<at::Tensor> targets = parameters;
-  foreach_copy(targets, ready);
-  foreach_copy(buffers, ready_buffers);
-  commit_counters(states, counters);
+  Commit commit;
+  commit.add(parameters, ready);
+  commit.add(buffers, ready_buffers);
+  add_counters(commit, states, counters);
+  commit.run();
+  for (ParamState* state : states) ++state->step();
 }
 
 }  // namespace detail
