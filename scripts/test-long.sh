@@ -31,7 +31,9 @@ What takes too long for scripts/test.sh. Without a part: all of them: hours.
   --help       this text
 
 Needs what scripts/test.sh needs, and installs it; for tidy and fuzz also clang and clang-tidy.
-Crashing inputs of the fuzzer are kept in build/fuzz/. The last line says which parts passed.
+Crashing inputs of the fuzzer are kept in build/fuzz/, and those that reach new code: -set_cover_merge=1
+of the program build/fuzz/tests/fuzz/fuzz_TARGET brings them from build/fuzz/TARGET/corpus into
+tests/fuzz/corpus/TARGET. The last line says which parts passed.
 END
 }
 
