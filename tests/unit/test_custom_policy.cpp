@@ -131,6 +131,26 @@ TEST_CASE("a policy that changes the shape is refused, and nothing has changed",
   CHECK_THAT(p, test::same_as(before));
 }
 
+TEST_CASE("a setting is kept under any key that an archive can hold, other keys are refused",
+          "[custom_policy][errors]") {
+  for (const char* key : {"a\"b", "a\\b", "a\nb", "a\x7f"}) {
+    Fields fields;
+    CHECK_THROWS_WITH(fields.set(key, 1.0),
+                      test::contains("root_optim::Fields::set: expected a key without double "
+                                     "quotes, backslashes and control characters, got 'a"));
+    CHECK(fields.values().empty());
+  }
+  Fields fields;
+  for (const char* key : {"a'b", "a b", "\u00fc", "a.b"}) fields.set(key, 1.0);
+  std::stringstream file;
+  torch::serialize::OutputArchive out;
+  root_optim::detail::write_fields(out, fields);
+  out.save_to(file);
+  torch::serialize::InputArchive in;
+  in.load_from(file);
+  CHECK(root_optim::detail::read_fields(in) == fields);
+}
+
 TEST_CASE("the exact polar factor as orthogonalizer", "[custom_policy][exact_polar]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   using Exact = OrthogonalizedOptimizer<NoFilter, ExactPolar>;
