@@ -114,7 +114,7 @@ inline double filtered_bytes(const std::vector<at::Tensor>& parameters) {
 ///            its state together, either before or after the step, but earlier ones are updated
 ///            already.
 /// Sync:      no host synchronization in step(), unless a policy (ExactPolar) or NonFinite::Raise
-///            has one.
+///            has one, or, once, a parameter became float32 and its float64 state has to follow.
 /// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
 /// Reference: ROOT, arXiv 2511.20626.
 ///
