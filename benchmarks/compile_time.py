@@ -36,11 +36,11 @@ SOURCES = {
     "torch/torch.h, root_optim.hpp, Root used":
         include("torch/torch.h", "root_optim/root_optim.hpp") + USE_ROOT,
     "root_optim.hpp": include("root_optim/root_optim.hpp"),
-    "optimizer.hpp": include("root_optim/optimizer.hpp"),
-    "ada_newton.hpp": include("root_optim/ada_newton.hpp"),
-    "newton_schulz.hpp": include("root_optim/newton_schulz.hpp"),
-    "soft_threshold.hpp": include("root_optim/soft_threshold.hpp"),
-    "coefficients.hpp": include("root_optim/coefficients.hpp"),
+    "optimizer.hpp": include("root_optim/optimizer/optimizer.hpp"),
+    "ada_newton.hpp": include("root_optim/orthogonalizers/ada_newton.hpp"),
+    "newton_schulz.hpp": include("root_optim/orthogonalizers/newton_schulz.hpp"),
+    "soft_threshold.hpp": include("root_optim/filters/soft_threshold.hpp"),
+    "coefficients/published.hpp": include("root_optim/coefficients/published.hpp"),
 }
 REFERENCE = "torch/torch.h"
 

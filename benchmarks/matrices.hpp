@@ -7,7 +7,7 @@
 #pragma once
 
 #include <torch/torch.h>
-#include <root_optim/spectrum.hpp>
+#include <root_optim/coefficients/spectrum.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -17,9 +17,13 @@
 #include <utility>
 #include <vector>
 
-#include "momentum_spectra.hpp"
+#include "../tools/momentum_spectra.hpp"
 
 namespace benchmarks {
+
+using tools::MomentumSpectrum;
+using tools::part_of;
+using tools::read_momentum_spectra;
 
 enum class Family {
   Gaussian,
@@ -55,7 +59,7 @@ inline bool same_aspect(const MomentumSpectrum& s, int64_t rows, int64_t cols) {
 /// any, else of all.
 inline std::vector<MomentumSpectrum> captured(Family family, bool held_out, int64_t rows,
                                               int64_t cols) {
-  static const std::vector<MomentumSpectrum> all = read_momentum_spectra(BENCHMARKS_SPECTRA);
+  static const std::vector<MomentumSpectrum> all = read_momentum_spectra(MOMENTUM_SPECTRA);
   const std::vector<MomentumSpectrum> part =
       part_of(all, held_out, family == Family::HeavyTail ? "U" : "B");
   std::vector<MomentumSpectrum> same;

@@ -7,8 +7,8 @@
 #include <ATen/Parallel.h>  // get_num_threads
 #include <fmt/format.h>
 #include <torch/torch.h>
-#include <root_optim/ada_newton.hpp>
-#include <root_optim/iteration_plan.hpp>
+#include <root_optim/orthogonalizers/ada_newton.hpp>
+#include <root_optim/orthogonalizers/iteration_plan.hpp>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -55,12 +55,12 @@ set_up_plotting
 
 phase "Building"
 configure release
-cmake --build "$project/build/release" --parallel "$jobs" --target benchmark_experiment ||
+cmake --build "$project/build/release" --parallel "$jobs" --target experiment ||
   die "the build failed"
 
 phase "Running"
-"$plot_python" "$project/benchmarks/experiments/experiments.py" \
-  --program "$project/build/release/benchmarks/experiment" "${arguments[@]}"
+"$plot_python" "$project/experiments/experiments.py" \
+  --program "$project/build/release/experiments/experiment" "${arguments[@]}"
 end_phase
 
 say "What took the time"

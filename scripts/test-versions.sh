@@ -98,7 +98,7 @@ done
 
 # What the tests are built from: equal digests, equal results.
 built_files=(CMakeLists.txt CMakePresets.json include cmake tests
-             benchmarks/default_coefficients.cpp benchmarks/momentum_spectra.csv)
+             tools/default_coefficients.cpp tools/momentum_spectra.csv)
 tree_digest() {
   (cd "$project" &&
     find "${built_files[@]}" -type f | LC_ALL=C sort | tr '\n' '\0' | xargs -0 sha256sum) |

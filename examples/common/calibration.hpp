@@ -6,8 +6,8 @@
 
 #include <fmt/format.h>
 #include <torch/optim/optimizer.h>
-#include <root_optim/calibrator.hpp>
-#include <root_optim/optimizer.hpp>
+#include <root_optim/calibration/calibrator.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
 
 #include <chrono>
 #include <cstdint>

@@ -11,7 +11,7 @@
 #include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
-#include <root_optim/checkpoint.hpp>
+#include <root_optim/checkpoint/checkpoint.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -9,8 +9,8 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <torch/utils.h>  // manual_seed
-#include <root_optim/checkpoint.hpp>
-#include <root_optim/lr_scheduler.hpp>
+#include <root_optim/checkpoint/checkpoint.hpp>
+#include <root_optim/schedules/lr_scheduler.hpp>
 
 #include <algorithm>  // find_if
 #include <cstdint>

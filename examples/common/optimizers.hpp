@@ -10,8 +10,8 @@
 #include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 #include <torch/optim/adamw.h>
-#include <root_optim/optimizer.hpp>
-#include <root_optim/param_groups.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/parameters/routing_table.hpp>
 
 #include <memory>
 #include <string>

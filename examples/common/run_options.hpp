@@ -5,8 +5,8 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>               // join
-#include <root_optim/calibrator.hpp>  // CalibratorOptions
+#include <fmt/ranges.h>                           // join
+#include <root_optim/calibration/calibrator.hpp>  // CalibratorOptions
 
 #include <CLI/CLI.hpp>
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <c10/util/Exception.h>
-#include <root_optim/lr_scheduler.hpp>
+#include <root_optim/schedules/lr_scheduler.hpp>
 
 #include <algorithm>  // min
 #include <cmath>      // llround

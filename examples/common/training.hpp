@@ -7,7 +7,7 @@
 #include <torch/nn/utils/clip_grad.h>
 #include <torch/optim/optimizer.h>
 #include <torch/utils.h>  // NoGradGuard
-#include <root_optim/lr_scheduler.hpp>
+#include <root_optim/schedules/lr_scheduler.hpp>
 
 #include <chrono>
 #include <cstdint>

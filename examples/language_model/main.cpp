@@ -18,8 +18,8 @@
 #include <vector>
 
 #include "../common/comparison.hpp"
-#include "data.hpp"
-#include "model.hpp"
+#include "../data/text.hpp"
+#include "../models/language_model.hpp"
 #include "options.hpp"
 #include "sampling.hpp"
 #include "task.hpp"

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../common/run_options.hpp"
-#include "model.hpp"
+#include "../models/language_model.hpp"
 
 namespace language_model {
 

@@ -11,7 +11,7 @@
 #include <cstring>    // memcpy
 #include <string>
 
-#include "model.hpp"
+#include "../models/language_model.hpp"
 
 namespace language_model {
 

@@ -14,8 +14,8 @@
 #include "../common/device.hpp"
 #include "../common/run_options.hpp"
 #include "../common/task.hpp"
-#include "data.hpp"
-#include "model.hpp"
+#include "../data/text.hpp"
+#include "../models/language_model.hpp"
 
 namespace language_model {
 

@@ -24,8 +24,8 @@
 #include <utility>
 #include <vector>
 
-#include "augmentation.hpp"
-#include "images.hpp"
+#include "../data/augmentation.hpp"
+#include "../data/images.hpp"
 
 namespace vision {
 

@@ -17,8 +17,8 @@
 #include <string>
 
 #include "../common/comparison.hpp"
+#include "../models/resnet.hpp"
 #include "program.hpp"
-#include "resnet.hpp"
 
 int main(int argc, char** argv) {
   vision::Options options;

@@ -17,8 +17,8 @@
 #include <string>
 
 #include "../common/comparison.hpp"
+#include "../models/vit.hpp"
 #include "program.hpp"
-#include "vit.hpp"
 
 int main(int argc, char** argv) {
   vision::Options options;

@@ -18,7 +18,7 @@
 
 #include "../common/comparison.hpp"
 #include "../common/run_options.hpp"
-#include "images.hpp"
+#include "../data/images.hpp"
 #include "task.hpp"
 
 namespace vision {

@@ -15,9 +15,9 @@
 #include "../common/device.hpp"
 #include "../common/run_options.hpp"
 #include "../common/task.hpp"
-#include "augmentation.hpp"
+#include "../data/augmentation.hpp"
+#include "../data/images.hpp"
 #include "batches.hpp"
-#include "images.hpp"
 
 namespace vision {
 

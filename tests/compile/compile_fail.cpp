@@ -5,10 +5,10 @@
 // CASE_nothing has no mistake and compiles: the cases fail for their mistake and nothing else.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/ada_newton.hpp>
-#include <root_optim/options.hpp>
+#include <root_optim/optimizer/options.hpp>
+#include <root_optim/orthogonalizers/ada_newton.hpp>
 #if defined(CASE_nothing) || defined(CASE_options_of_another_optimizer)
-#include <root_optim/optimizer.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
 #endif
 
 struct Complete {

@@ -2,7 +2,7 @@
 // Copyright (c) root_optim contributors
 //
 // The optimizers minimize: a quadratic, a Rosenbrock-type function of matrices, a small network.
-// Fixed seeds, no retries. What a step computes exactly is tested in tests/unit/test_reference.cpp;
+// Fixed seeds, no retries. What a step computes exactly is tested in tests/unit/support/test_reference.cpp;
 // these tests see that the pieces work together on gradients of a real loss.
 #include "support/catch_torch.hpp"
 

@@ -4,7 +4,7 @@
 // What holds for every outlier split U = O + B.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/soft_threshold.hpp>
+#include <root_optim/filters/soft_threshold.hpp>
 
 #include "support/devices.hpp"
 #include "support/reference.hpp"

@@ -6,7 +6,7 @@
 
 #include "catch_torch.hpp"
 
-#include <root_optim/newton_schulz.hpp>
+#include <root_optim/orthogonalizers/newton_schulz.hpp>
 #include <vector>
 
 #include "reference.hpp"

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// lm: the byte-level GPT of examples/language_model.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/nn/functional/loss.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../examples/data/text.hpp"
+#include "../examples/models/language_model.hpp"
+#include "task.hpp"
+
+namespace experiments {
+
+inline std::string read_texts(const Settings& s) {
+  namespace lm = language_model;
+  if (s.data.empty()) {
+    const lm::fs::path include = EXPERIMENTS_TEXT_DIR;
+    return lm::read_directories({include / "ATen", include / "c10", include / "torch"});
+  }
+  std::string text;
+  for (const std::string& path : s.data) {
+    text += lm::fs::is_directory(path) ? lm::read_directories({path}) : lm::read_file(path);
+  }
+  return text;
+}
+
+class LanguageTask : public Task {
+ public:
+  explicit LanguageTask(const Settings& s)
+      : corpus_(language_model::split_text(read_texts(s), s.seed)),
+        batches_(corpus_.training, s.batch, s.context, s.seed),
+        validation_(language_model::fixed_batches(corpus_.validation, s.validation_examples, 64,
+                                                  s.context)),
+        model_(language_model::GptOptions{s.width, s.layers, s.heads, s.context}) {}
+
+  torch::nn::Module& model() override { return *model_; }
+
+  at::Tensor training_loss(Noise& noise, int64_t step) override {
+    const language_model::Batch batch = batches_.next();
+    return model_->loss(batch.input, noise.labels(batch.target, language_model::vocabulary, step));
+  }
+
+  Evaluation evaluate() override {
+    Evaluation sum;
+    double count = 0;
+    for (const language_model::Batch& batch : validation_) {
+      const at::Tensor logits = model_->forward(batch.input).flatten(0, 1);
+      const at::Tensor target = batch.target.flatten();
+      const auto tokens = static_cast<double>(target.numel());
+      sum.loss += tokens * torch::nn::functional::cross_entropy(logits, target).item<double>();
+      sum.accuracy += logits.argmax(1).eq(target).sum().item().toDouble();
+      count += tokens;
+    }
+    return {sum.loss / count, sum.accuracy / count};
+  }
+
+  double trivial_loss() const override {
+    const auto counts = [](const at::Tensor& bytes) {
+      return at::bincount(bytes, {}, language_model::vocabulary).to(at::kDouble).add_(1e-3);
+    };
+    const at::Tensor training = counts(corpus_.training), held_out = counts(corpus_.validation);
+    return -training.div(training.sum()).log_().mul_(held_out).sum().item<double>() /
+           held_out.sum().item<double>();
+  }
+
+  /// Query, key and value share one tensor but are three matrices.
+  void route(root_optim::RoutingEntry& entry) const override {
+    if (entry.name.find("qkv.weight") != std::string::npos) entry.layout.split_rows(3);
+  }
+
+ private:
+  language_model::Corpus corpus_;
+  language_model::RandomBatches batches_;
+  std::vector<language_model::Batch> validation_;
+  language_model::Gpt model_;
+};
+
+}  // namespace experiments

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The optimizer of a run, put together from its settings.
+#pragma once
+
+#include <torch/optim/optimizer.h>
+#include <root_optim/optimizer/detail/next_update.hpp>  // NextMatrix
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "settings.hpp"
+#include "task.hpp"
+
+namespace experiments {
+
+/// A matrix of the coming step.
+struct ObservedMatrix {
+  std::string parameter;
+  int64_t block;  ///< which of the parameter's matrices
+  int64_t blocks;
+  root_optim::detail::NextMatrix matrix;
+};
+
+struct Subject {
+  std::unique_ptr<torch::optim::Optimizer> optimizer;
+  /// The matrices that the next step orthogonalizes; none for AdamW.
+  std::function<std::vector<ObservedMatrix>()> next_matrices;
+};
+
+Subject make_optimizer(const Settings& settings, Task& task);
+
+/// The settings that muon, root and root_paper start from, a line each: what a result depends on
+/// beside the command line.
+std::string optimizer_defaults();
+
+}  // namespace experiments

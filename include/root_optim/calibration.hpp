@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Coefficients that follow the training.
+#pragma once
+
+#include <root_optim/calibration/calibrator.hpp>

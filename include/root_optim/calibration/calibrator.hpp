@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Coefficients that follow the training: a running summary of the spectra that an orthogonalizer
+// meets, and new triples for them. ROOT, arXiv 2511.20626: coefficients "optimized jointly with the
+// model". The result is a CoefficientTable (coefficients/table.hpp) in the options of each group.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // NoGradGuard
+#include <ATen/ops/linalg_eigvalsh.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <root_optim/coefficients/design/design.hpp>
+#include <root_optim/coefficients/spectrum.hpp>
+#include <root_optim/coefficients/table.hpp>
+#include <root_optim/core/finite.hpp>
+#include <root_optim/optimizer/detail/next_update.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/orthogonalizers/ada_newton.hpp>
+#include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
+#include <root_optim/parameters/layout.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// The singular values of a matrix [m, n], from XXᵀ in float64: those below 1e-8 of the largest are
+/// rounding, which no schedule lifts. An empty vector for zero and for non-finite entries.
+/// Complexity: one product and an eigendecomposition of the smaller side. Waits for the device.
+/// @throws c10::Error for other than one real floating-point matrix.
+inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
+  detail::check_matrices(matrix, "gram_singular_values");
+  TORCH_CHECK(matrix.dim() == 2,
+              "root_optim::gram_singular_values: expected one matrix, got shape ", matrix.sizes());
+  if (matrix.numel() == 0) return {};
+  at::Tensor x = detail::scale_by_max(matrix.detach().unsqueeze(0), at::kDouble)[0];
+  if (x.size(0) > x.size(1)) x = x.t();
+  // In this order: an eigenvalue solver may hang on NaN.
+  const at::Tensor gram = x.matmul(x.t());
+  const double trace = gram.trace().item<double>();
+  if (!detail::is_finite(trace) || trace <= 0) return {};
+  const at::Tensor sigma =
+      at::linalg_eigvalsh(gram).clamp_min_(0).sqrt_().to(at::kCPU).contiguous();
+  const double* values = sigma.data_ptr<double>();
+  return {values, values + sigma.numel()};
+}
+
+/// Designs a table entry for measured spectra of a rows × cols matrix.
+///
+/// Math: `design_schedule` on the mixture of `seen` and, with weight `gaussian_weight`, a Gaussian
+/// matrix of that shape (the paper mixes real and random matrices), which keeps an entry usable on
+/// what it was not made from.
+/// @param warm_start a schedule of as many steps to start from as well, or empty.
+/// @throws c10::Error as `design_schedule`, and unless 0 <= gaussian_weight < 1.
+inline TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& seen, int64_t steps,
+                                   Precision precision = Precision::Float32,
+                                   double gaussian_weight = 0.1, Schedule warm_start = {}) {
+  TORCH_CHECK(gaussian_weight >= 0 && gaussian_weight < 1,
+              "root_optim::calibrated_entry: expected 0 <= gaussian_weight < 1, got ",
+              gaussian_weight);
+  std::vector<std::pair<double, Spectrum>> parts = {{1 - gaussian_weight, seen}};
+  if (gaussian_weight > 0) {
+    parts.emplace_back(gaussian_weight, gaussian_spectrum(rows, cols, NormKind::Schatten8));
+  }
+  DesignOptions options;
+  options.steps = steps;
+  options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
+  options.warm_start = std::move(warm_start);
+  TableEntry entry;
+  entry.rows = rows;
+  entry.cols = cols;
+  entry.precision = precision;
+  entry.schedule = design_schedule(mixture(parts), options).schedule;
+  entry.origin = "calibrated";
+  entry.spectrum = seen;
+  return entry;
+}
+
+/// Settings of a Calibrator.
+struct CalibratorOptions {
+  int64_t every = 200;           ///< steps between two calibrations, >= 1
+  int64_t samples = 2;           ///< matrices measured per shape and calibration, >= 1
+  double memory = 0.7;           ///< weight of what was seen before, in [0, 1)
+  double gaussian_weight = 0.1;  ///< see `calibrated_entry`
+};
+
+/// Redesigns AdaNewton's coefficients from the matrices that it meets, during training.
+///
+///     root_optim::Calibrator calibrator(optimizer);
+///     for (auto& batch : *loader) {
+///       optimizer.zero_grad();
+///       loss_of(batch).backward();
+///       calibrator.step();      // before optimizer.step()
+///       optimizer.step();
+///     }
+///
+/// Per group and shape, when a parameter's step count is a multiple of `every`: the singular values
+/// of a few matrices, as the coming step will orthogonalize them, join a running summary; a schedule of
+/// as many steps as the shape has now is designed for it, validated, and goes into the table of the
+/// group's AdaNewton, where the coming step finds it. Entries of origin "user" are left alone. A matrix
+/// that is zero or not finite, and a design that fails, leave the old coefficients and are counted.
+///
+/// State:    none of its own: the summaries are in the tables, which are saved and loaded with the
+///           optimizer, and the turn follows the parameters' step counts. So a resumed run goes on
+///           exactly as an uninterrupted one.
+/// Cost:     per shape and calibration `samples` eigendecompositions of m×m in float64 and one
+///           design (about 20 ms on one core); synchronizes with the host then, and only then.
+/// Off by default: without a Calibrator nothing here runs.
+template <class OutlierFilter>
+class Calibrator {
+ public:
+  using Optimizer = OrthogonalizedOptimizer<OutlierFilter, AdaNewton>;
+
+  /// @param optimizer must outlive the calibrator.
+  /// @throws c10::Error if an option is out of range.
+  explicit Calibrator(Optimizer& optimizer, CalibratorOptions options = {})
+      : optimizer_(optimizer), options_(options) {
+    TORCH_CHECK(options.every >= 1 && options.samples >= 1,
+                "root_optim::Calibrator: expected every, samples >= 1, got ", options.every, ", ",
+                options.samples);
+    TORCH_CHECK(options.memory >= 0 && options.memory < 1 && options.gaussian_weight >= 0 &&
+                    options.gaussian_weight < 1,
+                "root_optim::Calibrator: expected memory and gaussian_weight in [0, 1), got ",
+                options.memory, ", ", options.gaussian_weight);
+  }
+
+  /// Entries designed so far by this object.
+  int64_t designs() const { return designs_; }
+  /// Shapes that could not be measured or designed for, and kept their coefficients.
+  int64_t failures() const { return failures_; }
+
+  /// Calibrates what is due. To be called after the gradients are there and before
+  /// optimizer.step(), at every step.
+  /// @throws c10::Error for a gradient that does not match its parameter, as optimizer.step() would;
+  /// groups in front of it may have been calibrated already.
+  void step() {
+    at::NoGradGuard no_grad;
+    for (size_t g = 0; g < optimizer_.param_groups().size(); ++g) step_group(g);
+  }
+
+ private:
+  /// A matrix that the coming step orthogonalizes: parameter of the group, and which of its matrices.
+  struct Source {
+    const at::Tensor* parameter;
+    size_t matrix;
+  };
+  using Key = std::pair<std::pair<int64_t, int64_t>, Precision>;
+
+  void step_group(size_t group) {
+    const auto& options = detail::typed_options(optimizer_, group, "Calibrator");
+    const auto& parameters = optimizer_.param_groups()[group].params();
+    std::map<Key, std::vector<Source>> due;
+    int64_t turn = 0;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParamState* state = detail::state_of(optimizer_, parameters[i]);
+      if (state == nullptr || state->step() == 0 || state->step() % options_.every != 0) continue;
+      if (!detail::is_orthogonalized_next(parameters[i], group, i, options)) continue;
+      turn = state->step() / options_.every - 1;
+      const Precision precision = options.orthogonalizer().precision_for(parameters[i]);
+      size_t matrix = 0;
+      for (const MatrixShape& shape : matrix_shapes(parameters[i].sizes(), options.layout())) {
+        const auto sides = std::minmax(shape.rows, shape.cols);
+        due[{{sides.first, sides.second}, precision}].push_back({&parameters[i], matrix++});
+      }
+    }
+    if (due.empty()) return;
+
+    CoefficientTable table = options.orthogonalizer().table();
+    for (const auto& [key, sources] : due) {
+      const auto& [sides, precision] = key;
+      const TableEntry* entry = table.find(sides.first, sides.second, precision);
+      if (sides.first < 2 || (entry != nullptr && entry->origin == "user")) continue;
+      try {
+        Spectrum seen = measure(sources, turn, options);
+        if (entry != nullptr && !entry->spectrum.sigma.empty()) {
+          seen = mixture({{options_.memory, entry->spectrum}, {1 - options_.memory, seen}});
+        }
+        table.set(calibrated_entry(
+            sides.first, sides.second, condensed(seen),
+            options.orthogonalizer().steps_for(sides.first, sides.second, precision), precision,
+            options_.gaussian_weight,
+            options.orthogonalizer().schedule(sides.first, sides.second, precision)));
+        ++designs_;
+      } catch (const c10::Error&) {
+        ++failures_;
+      }
+    }
+    auto& stored =
+        static_cast<typename Optimizer::Options&>(optimizer_.param_groups()[group].options());
+    stored.orthogonalizer(AdaNewton(stored.orthogonalizer()).table(std::move(table)));
+  }
+
+  /// The spectra of the matrices whose turn it is.
+  Spectrum measure(const std::vector<Source>& sources, int64_t turn,
+                   const typename Optimizer::Options& options) const {
+    const auto count = static_cast<int64_t>(sources.size());
+    std::vector<std::pair<double, Spectrum>> parts;
+    for (int64_t i = 0; i < std::min(options_.samples, count); ++i) {
+      const Source& source = sources[static_cast<size_t>((turn * options_.samples + i) % count)];
+      const at::Tensor body =
+          detail::next_update(optimizer_, *source.parameter, options)[source.matrix].body;
+      parts.emplace_back(1.0,
+                         measured_spectrum(gram_singular_values(body[0]), NormKind::Schatten8));
+    }
+    return mixture(parts);
+  }
+
+  Optimizer& optimizer_;
+  CalibratorOptions options_;
+  int64_t designs_ = 0;
+  int64_t failures_ = 0;
+};
+
+}  // namespace v0
+}  // namespace root_optim

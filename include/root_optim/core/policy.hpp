@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What an outlier filter or an orthogonalizer must offer to be used by OrthogonalizedOptimizer, and
+// `Fields`, the plain form in which policies and options are compared and written to checkpoints.
+// The policies themselves are in soft_threshold.hpp, newton_schulz.hpp, ada_newton.hpp and
+// exact_polar.hpp; examples/custom_policy.cpp shows one's own.
+//
+// A policy P is a copyable, default-constructible value type, moved without exceptions, with
+//
+//   static constexpr const char* name;                  stable: checkpoints record it
+//   at::Tensor operator()(const at::Tensor& x) const;   a batch [k, m, n] in float32 or float64 in, one
+//                                                       of the same shape out; must not write x
+//
+// and, unless it has no members,
+//
+//   void validate() const;                              throws if a setting is out of range
+//   void serialize(Fields& out) const;                  its settings by name …
+//   void deserialize(const Fields& in);                 … and back
+//
+// Optional:
+//
+//   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], or of
+//                                                       each entry, whose mean step_report shows
+//   at::Tensor consume(at::Tensor x) const;             operator() that may overwrite x, which saves a
+//                                                       matrix; asked where nothing else needs x
+//   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
+//                                                       throws if it cannot treat such a matrix of the
+//                                                       parameter; asked before a step changes anything
+#pragma once
+
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace at {
+class Tensor;
+}
+
+namespace root_optim {
+inline namespace v0 {
+
+/// Named values: the plain form of a policy or of options.
+///
+/// Two objects are equal when their fields are. Values are stored under their exact type: write an
+/// int64_t, read an int64_t.
+class Fields {
+ public:
+  using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>,
+                             std::vector<int64_t>, std::vector<std::string>>;
+
+  /// Stores `value` under `key`, replacing what was there.
+  /// @throws c10::Error for a key with double quotes, backslashes or control characters: LibTorch
+  /// would write it into an archive that it cannot read.
+  template <class T>
+  void set(const std::string& key, T value) {
+    static_assert(std::is_constructible_v<Value, std::in_place_type_t<T>, T>,
+                  "Fields::set: the value must be bool, int64_t, double, std::string, or a "
+                  "std::vector of double, int64_t or std::string; convert it explicitly");
+    for (const char c : key) {
+      TORCH_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '"' && c != '\\',
+                  "root_optim::Fields::set: expected a key without double quotes, backslashes and "
+                  "control characters, got '",
+                  key, "'");
+    }
+    values_.insert_or_assign(key, Value(std::in_place_type<T>, std::move(value)));
+  }
+
+  /// The value stored under `key`.
+  /// @throws c10::Error if there is none, or if it is of another type than T.
+  template <class T>
+  const T& get(const std::string& key) const {
+    const auto found = values_.find(key);
+    TORCH_CHECK(found != values_.end(), "root_optim::Fields::get: expected a field named '", key,
+                "', got none");
+    const T* value = std::get_if<T>(&found->second);
+    TORCH_CHECK(value != nullptr, "root_optim::Fields::get: expected field '", key,
+                "' to be of the requested type, got alternative ", found->second.index(),
+                " of Fields::Value");
+    return *value;
+  }
+
+  /// The enumerator stored as an integer under `key`; enumerators count from 0 to `last`.
+  /// @throws c10::Error as `get`, and if the integer is out of that range.
+  template <class Enum>
+  Enum get_enum(const std::string& key, Enum last) const {
+    const int64_t value = get<int64_t>(key);
+    TORCH_CHECK(value >= 0 && value <= static_cast<int64_t>(last),
+                "root_optim::Fields::get_enum: expected field '", key, "' in [0, ",
+                static_cast<int64_t>(last), "], got ", value);
+    return static_cast<Enum>(value);
+  }
+
+  /// Stores all of `fields` under `prefix` and a dot.
+  void insert(const std::string& prefix, const Fields& fields) {
+    for (const auto& [key, value] : fields.values_) {
+      std::string name = prefix + ".";
+      name += key;
+      values_.insert_or_assign(std::move(name), value);
+    }
+  }
+  /// What `insert(prefix, …)` stored.
+  Fields nested(const std::string& prefix) const {
+    Fields fields;
+    const std::string start = prefix + ".";
+    for (const auto& [key, value] : values_) {
+      if (key.compare(0, start.size(), start) == 0) {
+        fields.values_.insert_or_assign(key.substr(start.size()), value);
+      }
+    }
+    return fields;
+  }
+
+  bool contains(const std::string& key) const { return values_.count(key) != 0; }
+  const std::map<std::string, Value>& values() const& { return values_; }
+  /// Of a temporary, so that `for (auto& [key, value] : options.fields().values())` is safe.
+  std::map<std::string, Value> values() && { return std::move(values_); }
+
+  friend bool operator==(const Fields& a, const Fields& b) { return a.values_ == b.values_; }
+  friend bool operator!=(const Fields& a, const Fields& b) { return !(a == b); }
+
+ private:
+  std::map<std::string, Value> values_;
+};
+
+namespace detail {
+
+template <class P, class = void>
+struct has_name : std::false_type {};
+template <class P>
+struct has_name<P, std::enable_if_t<std::is_convertible_v<decltype(P::name), const char*>>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_validate : std::false_type {};
+template <class P>
+struct has_validate<P, std::void_t<decltype(std::declval<const P&>().validate())>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_serialize : std::false_type {};
+template <class P>
+struct has_serialize<
+    P, std::void_t<decltype(std::declval<const P&>().serialize(std::declval<Fields&>())),
+                   decltype(std::declval<P&>().deserialize(std::declval<const Fields&>()))>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_validate_for : std::false_type {};
+template <class P>
+struct has_validate_for<P, std::void_t<decltype(std::declval<const P&>().validate_for(
+                               int64_t{}, int64_t{}, std::declval<const at::Tensor&>()))>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_consume : std::false_type {};
+template <class P>
+struct has_consume<
+    P, std::void_t<decltype(std::declval<const P&>().consume(std::declval<at::Tensor>()))>>
+    : std::true_type {};
+
+template <class P, class = void>
+struct has_threshold : std::false_type {};
+template <class P>
+struct has_threshold<
+    P, std::void_t<decltype(std::declval<const P&>().threshold(std::declval<const at::Tensor&>()))>>
+    : std::true_type {};
+
+/// Says in words what a policy lacks. `const at::Tensor& -> at::Tensor` covers filters and
+/// orthogonalizers alike: a batch of matrices [k, m, n] in, one of the same shape out.
+template <class P>
+constexpr bool check_policy() {
+  static_assert(std::is_copy_constructible_v<P> && std::is_copy_assignable_v<P>,
+                "a root_optim policy must be a copyable value type: options hold it by value");
+  static_assert(std::is_nothrow_move_assignable_v<P>,
+                "a root_optim policy must be move-assignable without exceptions (noexcept): a "
+                "checkpoint is taken over as a whole or not at all");
+  static_assert(std::is_default_constructible_v<P>,
+                "a root_optim policy must be default-constructible: options start from its "
+                "defaults");
+  static_assert(has_name<P>::value,
+                "a root_optim policy must have `static constexpr const char* name`: checkpoints "
+                "record which policy wrote them");
+  static_assert(std::is_invocable_r_v<at::Tensor, const P&, const at::Tensor&>,
+                "a root_optim policy must be callable as `at::Tensor operator()(const at::Tensor& "
+                "batch) const`: [k, m, n] in, [k, m, n] out, without writing its input");
+  static_assert(std::is_empty_v<P> || has_validate<P>::value,
+                "a root_optim policy with members must have `void validate() const`");
+  static_assert(std::is_empty_v<P> || has_serialize<P>::value,
+                "a root_optim policy with members must have `void serialize(Fields&) const` and "
+                "`void deserialize(const Fields&)`: checkpoints keep its settings");
+  return true;
+}
+
+template <class P>
+void validate_policy(const P& policy) {
+  if constexpr (has_validate<P>::value) policy.validate();
+}
+
+template <class P>
+void validate_policy_for(const P& policy, int64_t rows, int64_t cols, const at::Tensor& parameter) {
+  if constexpr (has_validate_for<P>::value) policy.validate_for(rows, cols, parameter);
+}
+
+template <class P>
+Fields policy_fields(const P& policy) {
+  Fields fields;
+  if constexpr (has_serialize<P>::value) policy.serialize(fields);
+  return fields;
+}
+
+template <class P>
+P policy_from_fields(const Fields& fields) {
+  P policy{};
+  if constexpr (has_serialize<P>::value) policy.deserialize(fields);
+  validate_policy(policy);
+  return policy;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Ground truth for tests and for looking into a training run: errors of an orthogonalization
+// against the exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy
+// the tails of a matrix are, and the gradients that past steps could not use.
+// Singular values and errors are computed in float64. Everything here waits for the device; nothing
+// changes an optimizer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>  // NoGradGuard
+#include <ATen/ops/linalg_svdvals.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <root_optim/core/policy.hpp>
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/optimizer/detail/next_update.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/orthogonalizers/exact_polar.hpp>
+#include <root_optim/stages/update.hpp>  // lr_scale
+
+namespace root_optim {
+inline namespace v0 {
+
+/// ‖X − Y‖_F / ‖Y‖_F in float64, over all dimensions; ‖X‖_F if Y is zero.
+///
+/// With Y the exact polar factor of what X orthogonalizes, this is the relative error of the paper,
+/// and the root of `singular_value_mse` where X and Y share singular vectors.
+/// @throws c10::Error unless both are defined, of one shape and of a real dtype.
+inline double relative_error(const at::Tensor& x, const at::Tensor& truth) {
+  for (const at::Tensor& tensor : {x, truth}) {
+    TORCH_CHECK(tensor.defined() && !tensor.is_complex(),
+                "root_optim::relative_error: expected real tensors, got ",
+                tensor.defined() ? c10::toString(tensor.scalar_type()) : "an undefined one");
+  }
+  TORCH_CHECK(x.sizes() == truth.sizes(),
+              "root_optim::relative_error: expected tensors of one shape, got ", x.sizes(), " and ",
+              truth.sizes());
+  const at::Tensor exact = truth.to(at::kDouble);
+  const double error = x.to(at::kDouble).sub(exact).norm().item<double>();
+  const double norm = exact.norm().item<double>();
+  return norm > 0 ? error / norm : error;
+}
+
+/// The singular values of a matrix, or of each matrix of a batch, in float64, descending.
+/// Shapes: [..., m, n] -> [..., min(m, n)].
+/// @throws c10::Error for other than real floating-point matrices, and if they hold Inf or NaN.
+inline at::Tensor singular_values(const at::Tensor& x) {
+  detail::check_matrices(x, "singular_values");
+  return at::linalg_svdvals(x.to(at::kDouble));
+}
+
+/// mean (σ − 1)² over the singular values σ of an orthogonalized matrix X, or of a batch of them.
+///
+/// For X made from a rank-deficient matrix the zero directions count with 1; compare with
+/// `exact_polar` there.
+/// @throws c10::Error for an empty matrix, and as `singular_values`.
+inline double singular_value_mse(const at::Tensor& x) {
+  detail::check_matrices(x, "singular_value_mse");
+  TORCH_CHECK(x.numel() > 0,
+              "root_optim::singular_value_mse: expected a matrix that is not empty, "
+              "got shape ",
+              x.sizes());
+  return singular_values(x).sub_(1.0).square_().mean().item<double>();
+}
+
+/// How heavy the tails of a matrix's entries are: whether an outlier split has something to split.
+struct TailStatistics {
+  double excess_kurtosis;  ///< mean u⁴ ÷ (mean u²)² − 3: 0 for normal entries
+  double tail_index;  ///< Hill's estimate of α in P(|u| > x) ~ x^−α from the largest 1 % of |u|, at
+                      ///< least two: the smaller, the heavier; infinite where these are equal
+  double max_over_rms;  ///< largest |u| ÷ √mean(u²)
+  /// Largest |u_ij| ÷ (r_i·c_j/mean|U|), r and c the means of |U| in row i and column j: one pass of
+  /// `SoftThreshold::scaled(κ, 1)` clips where it is above κ.
+  double max_over_pattern;
+};
+
+/// The tail statistics of one matrix.
+///
+/// Shapes:     u: [m, n], or a batch of one, not empty; any real floating-point dtype.
+/// Degenerate: a zero matrix: 0, infinity, 0, 0. With Inf or NaN among the entries they mean nothing.
+/// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
+/// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
+inline TailStatistics tail_statistics(const at::Tensor& u) {
+  detail::check_matrices(u, "tail_statistics");
+  TORCH_CHECK(u.numel() > 0 && u.numel() == u.size(-2) * u.size(-1),
+              "root_optim::tail_statistics: expected one matrix that is not empty, got shape ",
+              u.sizes());
+  const at::Tensor magnitude = u.detach().reshape({u.size(-2), u.size(-1)}).to(at::kDouble).abs();
+  const double largest = magnitude.max().item<double>();
+  if (largest == 0) return {0, std::numeric_limits<double>::infinity(), 0, 0};
+  const at::Tensor v = magnitude.div(largest);
+  const double square = v.square().mean().item<double>();
+  const int64_t count = std::min(v.numel(), std::max<int64_t>(2, v.numel() / 100));
+  const at::Tensor logs = std::get<0>(v.flatten().topk(count)).clamp_min(1e-300).log();
+  const double spread = count > 1 ? logs.sub(logs[-1]).sum().item<double>() : 0;
+  const at::Tensor pattern = v.mean(1, /*keepdim=*/true).mul(v.mean(0, /*keepdim=*/true));
+  return {v.pow(4).mean().item<double>() / (square * square) - 3,
+          spread > 0 ? static_cast<double>(count - 1) / spread
+                     : std::numeric_limits<double>::infinity(),
+          1 / std::sqrt(square),
+          v.div(pattern.clamp_min(1e-300)).max().item<double>() * v.mean().item<double>()};
+}
+
+namespace detail {
+
+template <class Options>
+std::string display_name(const Options& options, size_t group, size_t index) {
+  return index < options.names().size() ? options.names()[index]
+                                        : fmt::format("group {}, index {}", group, index);
+}
+
+}  // namespace detail
+
+/// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
+struct GradientFaults {
+  std::string name;    ///< the parameter's name, or "group g, index i"
+  int64_t steps;       ///< steps for which it had a gradient
+  int64_t non_finite;  ///< of these, with a gradient of its own that was not finite or overflowed
+  int64_t skipped;     ///< of these, skipped; with AdamW also because of another one's gradient
+};
+
+/// The parameters of which a step was skipped or a gradient was not finite; usually none.
+///
+/// Counts since the optimizer was made, checkpoints included. Not counted under
+/// NonFinite::Propagate. Changes nothing; waits for the device.
+template <class F, class O>
+std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optimizer) {
+  std::vector<GradientFaults> result;
+  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+    const auto& options = detail::typed_options(optimizer, g, "gradient_faults");
+    const auto& parameters = optimizer.param_groups()[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParamState* state = detail::state_of(optimizer, parameters[i]);
+      if (state == nullptr || !state->skipped().defined()) continue;
+      GradientFaults faults{detail::display_name(options, g, i), state->step(),
+                            state->non_finite().template item<int64_t>(),
+                            state->skipped().template item<int64_t>()};
+      if (faults.non_finite + faults.skipped > 0) result.push_back(std::move(faults));
+    }
+  }
+  return result;
+}
+
+/// What the next step would do to one matrix, with the current gradients.
+struct MatrixReport {
+  std::string name;  ///< the parameter's name, or "group g, index i"
+  int64_t block;     ///< which of the parameter's matrices
+  int64_t rows, cols;
+  TailStatistics tails;  ///< of what the filter sees, U or the gradient (FilterPlace)
+  double threshold;      ///< ε of the filter, the mean if it has several; infinite if it has none
+  double outlier_share;  ///< share of entries that the filter changes, of U or the gradient
+  double outlier_norm;   ///< ‖U − B‖_F / ‖U‖_F, or the same of the gradient (FilterPlace)
+  double direction_cosine;  ///< cosine between the exact polar factors with and without the filter
+  double spectral_norm;     ///< σ_max of the orthogonalized matrix X
+  double relative_error;    ///< of X against the exact polar factor of B
+  double learning_rate_scale;  ///< lr is multiplied by this for the matrix
+};
+
+/// Reports what `optimizer.step()` would do now, matrix by matrix; parameters without a gradient
+/// and those of the AdamW rule are left out. Of a matrix that holds Inf or NaN, which step() treats as
+/// NonFinite says, all figures but the scale are NaN.
+///
+/// Changes nothing. Complexity: three SVDs a matrix.
+/// @throws c10::Error for a gradient that does not match its parameter, as step() would.
+template <class F, class O>
+std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
+  at::NoGradGuard no_grad;
+  std::vector<MatrixReport> reports;
+  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+    const auto& options = detail::typed_options(optimizer, g, "step_report");
+    const auto& parameters = optimizer.param_groups()[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
+      int64_t block = 0;
+      for (const detail::NextMatrix& next :
+           detail::next_update(optimizer, parameters[i], options)) {
+        const at::Tensor& u = next.seen;
+        const at::Tensor& b = next.passed;
+        MatrixReport report{};
+        report.name = detail::display_name(options, g, i);
+        report.block = block++;
+        report.rows = u.size(1);
+        report.cols = u.size(2);
+        report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);
+        if (!next.unsplit.isfinite().all().template item<bool>()) {
+          constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+          report.tails = {nan, nan, nan, nan};
+          for (double* figure :
+               {&report.threshold, &report.outlier_share, &report.outlier_norm,
+                &report.direction_cosine, &report.spectral_norm, &report.relative_error}) {
+            *figure = nan;
+          }
+          reports.push_back(std::move(report));
+          continue;
+        }
+        const at::Tensor x = options.orthogonalizer()(next.body);
+        const at::Tensor truth = exact_polar(next.body);
+        report.tails = tail_statistics(u);
+        report.threshold = std::numeric_limits<double>::infinity();
+        if constexpr (detail::has_threshold<F>::value) {
+          report.threshold = options.filter().threshold(u).mean().template item<double>();
+        }
+        const double entries = static_cast<double>(u.numel());
+        report.outlier_share = u.ne(b).sum().item().toDouble() / entries;
+        report.outlier_norm = root_optim::relative_error(b, u);
+        const at::Tensor unsplit = exact_polar(next.unsplit);
+        const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
+        report.direction_cosine = norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
+        report.spectral_norm = singular_values(x).max().item<double>();
+        report.relative_error = root_optim::relative_error(x, truth);
+        reports.push_back(std::move(report));
+      }
+    }
+  }
+  return reports;
+}
+
+/// The reports as a table, a line each.
+inline std::string to_string(const std::vector<MatrixReport>& reports) {
+  size_t width = 9;
+  for (const MatrixReport& report : reports) width = std::max(width, report.name.size());
+  std::string table = fmt::format(
+      "{:<{}} {:>5} {:>11} {:>8} {:>7} {:>7} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n",
+      "parameter", width, "block", "shape", "kurtosis", "tail", "max/rms", "/pattern", "threshold",
+      "outliers", "‖O‖/‖U‖", "cosine", "sigma_max", "error", "lr scale");
+  for (const MatrixReport& r : reports) {
+    table += fmt::format(
+        "{:<{}} {:>5} {:>11} {:>8.1f} {:>7.2f} {:>7.1f} {:>9.1f} {:>10.3e} {:>8.2f}% {:>9.4f} "
+        "{:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
+        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.tails.excess_kurtosis,
+        r.tails.tail_index, r.tails.max_over_rms, r.tails.max_over_pattern, r.threshold,
+        100 * r.outlier_share, r.outlier_norm, r.direction_cosine, r.spectral_norm,
+        r.relative_error, r.learning_rate_scale);
+  }
+  return table;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Outlier filters.
+#pragma once
+
+#include <root_optim/filters/soft_threshold.hpp>

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The outlier filter on tensors that are matrices only after their layout is applied.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/parameters/layout.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
+template <class Filter>
+at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout) {
+  const auto apply = [&filter](const at::Tensor& matrices) {
+    at::Tensor passed = filter(matrices);
+    TORCH_CHECK(passed.defined() && passed.sizes() == matrices.sizes(),
+                "root_optim::step: expected policy '", Filter::name, "' to keep the shape ",
+                matrices.sizes(), ", got ",
+                passed.defined() ? c10::str(passed.sizes()) : std::string("no tensor"));
+    return passed;
+  };
+  const std::vector<at::Tensor> from = block_views(stacked, layout);
+  if (from.size() == 1 &&
+      layout.out_dim() == 0) {  // matrices have the order of the tensor's entries
+    return apply(block_matrices(from[0], layout))
+        .reshape(stacked.sizes())
+        .to(stacked.scalar_type());
+  }
+  at::Tensor result = temporary(stacked.sizes(), stacked.options());
+  const std::vector<at::Tensor> to = block_views(result, layout);
+  for (size_t block = 0; block < from.size(); ++block) {
+    to[block].copy_(apply(block_matrices(from[block], layout)).reshape(to[block].sizes()));
+  }
+  return result;
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim

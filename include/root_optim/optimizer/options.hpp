@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The options of a parameter group and the state of a parameter. The optimizer that uses them, and
+// the named pairs of policies (RootOptions, MuonOptions), are in optimizer.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/arg.h>           // TORCH_ARG
+#include <torch/optim/optimizer.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <root_optim/core/archive.hpp>
+#include <root_optim/core/finite.hpp>
+#include <root_optim/core/policy.hpp>
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/parameters/layout.hpp>
+#include <root_optim/stages/momentum.hpp>
+#include <root_optim/stages/update.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// Which update rule a parameter follows.
+enum class Rule {
+  Auto,            ///< by rank and suitability of the shape (suitability.hpp): the default
+  Orthogonalized,  ///< filter, momentum, orthogonalizer; an error for rank < 2
+  AdamW            ///< AdamW
+};
+
+inline std::string to_string(Rule rule) {
+  switch (rule) {
+    case Rule::Auto:
+      return "auto";
+    case Rule::Orthogonalized:
+      return "orthogonalized";
+    case Rule::AdamW:
+      return "adamw";
+  }
+  return "unknown rule";
+}
+
+/// What a step does with gradients that are not finite (Inf or NaN).
+///
+/// With all but Propagate no parameter and no state becomes non-finite through gradients: a step
+/// that would overflow the state (a momentum of more than 3.4e38 in float32, or, for AdamW, a
+/// gradient of more than 1.8e19) counts as not finite, too. State that is not finite already, from
+/// steps with Propagate, stays: its matrix does not move any more, until its entry of `state()` is
+/// erased. With all but Raise the host waits for nothing. Counts: `ParamState::non_finite` and
+/// `skipped`, and `gradient_faults` (diagnostics.hpp).
+enum class NonFinite {
+  Skip,       ///< such a parameter and its state stay as they are; those that a group treats with
+              ///< AdamW stay together, if one of them on the same device has such a gradient
+  Zero,       ///< Inf and NaN in a gradient count as 0; what overflows all the same is skipped
+  Propagate,  ///< computes with what is there; other matrices are not touched by it
+  Raise       ///< step() throws before anything changes; the host waits for the gradients
+};
+
+/// Where the outlier filter acts.
+enum class FilterPlace {
+  Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (as published)
+  Gradient,  ///< on the gradients of matrices, before the momentum: an outlier does not live on in it for
+             ///< 1/(1 − μ) steps
+  AllGradients  ///< and on those of AdamW, before its moments: each as one matrix (first dimension,
+                ///< everything else), a vector as one row, which passes `SoftThreshold().scaled`
+                ///< unchanged. Costs a copy of these gradients beside them
+};
+
+/// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
+/// others; optimizer.hpp does so for Muon.
+template <class OutlierFilter, class Orthogonalizer>
+struct OptimizerDefaults {
+  static constexpr MomentumForm momentum_form = MomentumForm::Sum;
+  static constexpr LrScale scale = LrScale::MatchRmsAdamW;
+};
+
+/// Options of a parameter group: everything a step needs to know.
+///
+/// Setters return the options, so that calls chain; getters have the same names, as in LibTorch:
+/// `RootOptions(1e-3).weight_decay(0.1).filter(SoftThreshold().scaled(5))`.
+/// A group's options are complete: nothing is merged with the optimizer's defaults.
+template <class OutlierFilter, class Orthogonalizer>
+class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
+                                  OrthogonalizedOptions<OutlierFilter, Orthogonalizer>> {
+  static_assert(detail::check_policy<OutlierFilter>() && detail::check_policy<Orthogonalizer>());
+  using Defaults = OptimizerDefaults<OutlierFilter, Orthogonalizer>;
+
+ public:
+  using Betas = std::tuple<double, double>;
+
+  /// @param lr see `lr`. Not explicit, as in torch::optim::AdamWOptions.
+  OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
+
+  /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it as
+  /// it is. Range: finite, >= 0. Default: 1e-3.
+  TORCH_ARG(double, lr) = 1e-3;
+  /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
+  TORCH_ARG(double, momentum) = 0.95;
+  /// How gradients are accumulated. Default: Sum; EMA for Muon.
+  TORCH_ARG(MomentumForm, momentum_form) = Defaults::momentum_form;
+  /// Whether matrices look ahead by one momentum step. Default: true.
+  TORCH_ARG(bool, nesterov) = true;
+  /// λ of the decoupled weight decay of both rules, p ← (1 − lr·λ) p. Range: finite, >= 0.
+  /// Default: 0.1.
+  TORCH_ARG(double, weight_decay) = 0.1;
+  /// What lr is multiplied by for a matrix shape. Default: MatchRmsAdamW; Original for Muon.
+  TORCH_ARG(LrScale, scale) = Defaults::scale;
+  /// The outlier filter. Default: as constructed.
+  TORCH_ARG(OutlierFilter, filter);
+  /// Where the filter acts. Default: Gradient (docs/results.md has the comparison).
+  TORCH_ARG(FilterPlace, filter_place) = FilterPlace::Gradient;
+  /// The orthogonalizer. Default: as constructed.
+  TORCH_ARG(Orthogonalizer, orthogonalizer);
+  /// Which rule the parameters of the group follow. Default: Auto.
+  TORCH_ARG(Rule, rule) = Rule::Auto;
+  /// How a parameter becomes matrices. Default: one matrix (first dimension, everything else).
+  TORCH_ARG(Layout, layout);
+  /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
+  TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
+  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0; below 1.2e-38 it is no
+  /// number of float32, and where all gradients were 0, or too small to be squared, 0/0 follows, as
+  /// in torch::optim::AdamW. Default: 1e-8.
+  TORCH_ARG(double, eps) = 1e-8;
+  /// What happens when gradients are not finite. Default: Skip.
+  TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
+  /// Bytes that a step may take to treat several matrix parameters of one shape together, which is
+  /// faster for small ones. As many are taken together as need no more than this by an upper bound, 4
+  /// times the matrix and 4 times its Gram matrix each; a single one takes what it needs (3 and 4
+  /// times). 0: one by one. Results may differ by rounding.
+  /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: 16 MiB.
+  TORCH_ARG(int64_t, workspace) = int64_t{16} << 20;
+  /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
+  /// or one per parameter. Default: empty; `param_groups` and `route` set them.
+  TORCH_ARG(std::vector<std::string>, names);
+
+ public:
+  /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
+  void validate() const {
+    const auto non_negative = [](const char* option, double value) {
+      TORCH_CHECK(detail::fits_float32(value) && value >= 0, "root_optim::options: expected ",
+                  option, " to be finite in float32 and >= 0, got ", value);
+    };
+    const auto below_one = [](const char* option, double value) {
+      TORCH_CHECK(detail::is_finite(value) && value >= 0 && value < 1,
+                  "root_optim::options: expected 0 <= ", option, " < 1, got ", value);
+    };
+    non_negative("lr", lr_);
+    non_negative("weight_decay", weight_decay_);
+    non_negative("eps", eps_);
+    TORCH_CHECK(workspace_ >= 0, "root_optim::options: expected workspace >= 0, got ", workspace_);
+    below_one("momentum", momentum_);
+    below_one("betas[0]", std::get<0>(betas_));
+    below_one("betas[1]", std::get<1>(betas_));
+    detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
+    detail::check_enum("options", "scale", scale_, LrScale::None);
+    detail::check_enum("options", "filter_place", filter_place_, FilterPlace::AllGradients);
+    detail::check_enum("options", "rule", rule_, Rule::AdamW);
+    detail::check_enum("options", "non_finite", non_finite_, NonFinite::Raise);
+    detail::validate_policy(filter_);
+    detail::validate_policy(orthogonalizer_);
+  }
+
+  /// Every option but the workspace, and the settings of both policies, by name.
+  Fields fields() const {
+    Fields out;
+    out.set("lr", lr_);
+    out.set("momentum", momentum_);
+    out.set("momentum_form", static_cast<int64_t>(momentum_form_));
+    out.set("nesterov", nesterov_);
+    out.set("weight_decay", weight_decay_);
+    out.set("scale", static_cast<int64_t>(scale_));
+    out.set("rule", static_cast<int64_t>(rule_));
+    out.set("betas", std::vector<double>{std::get<0>(betas_), std::get<1>(betas_)});
+    out.set("eps", eps_);
+    out.set("non_finite", static_cast<int64_t>(non_finite_));
+    out.set("names", names_);
+    Fields layout;
+    layout_.serialize(layout);
+    out.insert("layout", layout);
+    out.set("filter_place", static_cast<int64_t>(filter_place_));
+    out.set("filter", std::string(OutlierFilter::name));
+    out.insert("filter", detail::policy_fields(filter_));
+    out.set("orthogonalizer", std::string(Orthogonalizer::name));
+    out.insert("orthogonalizer", detail::policy_fields(orthogonalizer_));
+    return out;
+  }
+
+  /// The inverse of `fields`.
+  /// @throws c10::Error if a field is missing, of another type, out of range, or if the fields were
+  /// written with other policies.
+  static OrthogonalizedOptions from_fields(const Fields& in) {
+    const auto check_policy_name = [&in](const char* role, const char* expected) {
+      const auto& stored = in.get<std::string>(role);
+      TORCH_CHECK(stored == expected, "root_optim::options: expected ", role, " '", expected,
+                  "', got '", stored, "'");
+    };
+    check_policy_name("filter", OutlierFilter::name);
+    check_policy_name("orthogonalizer", Orthogonalizer::name);
+    OrthogonalizedOptions options(in.get<double>("lr"));
+    options.momentum_ = in.get<double>("momentum");
+    options.momentum_form_ = in.get_enum("momentum_form", MomentumForm::Ema);
+    options.nesterov_ = in.get<bool>("nesterov");
+    options.weight_decay_ = in.get<double>("weight_decay");
+    options.scale_ = in.get_enum("scale", LrScale::None);
+    options.rule_ = in.get_enum("rule", Rule::AdamW);
+    const auto& betas = in.get<std::vector<double>>("betas");
+    TORCH_CHECK(betas.size() == 2, "root_optim::options: expected two betas, got ", betas.size());
+    options.betas_ = {betas[0], betas[1]};
+    options.eps_ = in.get<double>("eps");
+    options.non_finite_ = in.get_enum("non_finite", NonFinite::Raise);
+    options.names_ = in.get<std::vector<std::string>>("names");
+    options.layout_.deserialize(in.nested("layout"));
+    options.filter_place_ = in.get_enum("filter_place", FilterPlace::AllGradients);
+    options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
+    options.orthogonalizer_ =
+        detail::policy_from_fields<Orthogonalizer>(in.nested("orthogonalizer"));
+    options.validate();
+    return options;
+  }
+
+  // LibTorch's interface of options.
+  void serialize(torch::serialize::InputArchive& archive) override {
+    *this = from_fields(detail::read_fields(archive));
+  }
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    detail::write_fields(archive, fields());
+  }
+  double get_lr() const override { return lr_; }
+  void set_lr(const double lr) override { lr_ = lr; }
+
+  friend bool operator==(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
+    return a.fields() == b.fields();
+  }
+  friend bool operator!=(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
+    return !(a == b);
+  }
+};
+
+/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
+/// two moments; the rest is undefined. Tensors have the parameter's shape and device, in float64
+/// for a float64 parameter and float32 for any other; counters are integers on its device, where
+/// they are counted: reading them waits for the device.
+struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
+  /// Number of steps that the parameter had a gradient for, those skipped included.
+  TORCH_ARG(int64_t, step) = 0;
+  /// Number of these that were skipped (NonFinite), one int64.
+  TORCH_ARG(at::Tensor, skipped);
+  /// Number of these in which its own gradient was not finite or overflowed the state (NonFinite),
+  /// one int64.
+  TORCH_ARG(at::Tensor, non_finite);
+  /// M, the momentum of a matrix.
+  TORCH_ARG(at::Tensor, momentum_buffer);
+  /// m, AdamW's first moment.
+  TORCH_ARG(at::Tensor, exp_avg);
+  /// v, AdamW's second moment.
+  TORCH_ARG(at::Tensor, exp_avg_sq);
+
+ public:
+  // LibTorch's interface of parameter state.
+  void serialize(torch::serialize::InputArchive& archive) override {
+    ParamState read;
+    c10::IValue step;
+    archive.read("step", step);
+    TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
+    read.step_ = step.toInt();
+    detail::read_tensor(archive, "momentum_buffer", read.momentum_buffer_);
+    detail::read_tensor(archive, "exp_avg", read.exp_avg_);
+    detail::read_tensor(archive, "exp_avg_sq", read.exp_avg_sq_);
+    detail::read_tensor(archive, "skipped", read.skipped_);
+    detail::read_tensor(archive, "non_finite", read.non_finite_);
+    *this = std::move(read);
+  }
+  void serialize(torch::serialize::OutputArchive& archive) const override {
+    archive.write("step", c10::IValue(step_));
+    if (momentum_buffer_.defined()) archive.write("momentum_buffer", momentum_buffer_);
+    if (exp_avg_.defined()) archive.write("exp_avg", exp_avg_);
+    if (exp_avg_sq_.defined()) archive.write("exp_avg_sq", exp_avg_sq_);
+    if (skipped_.defined()) archive.write("skipped", skipped_);
+    if (non_finite_.defined()) archive.write("non_finite", non_finite_);
+  }
+
+  friend bool operator==(const ParamState& a, const ParamState& b) {
+    const auto same = [](const at::Tensor& x, const at::Tensor& y) {
+      return x.defined() == y.defined() && (!x.defined() || x.equal(y));
+    };
+    return a.step_ == b.step_ && same(a.momentum_buffer_, b.momentum_buffer_) &&
+           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_) &&
+           same(a.skipped_, b.skipped_) && same(a.non_finite_, b.non_finite_);
+  }
+};
+
+}  // namespace v0
+}  // namespace root_optim

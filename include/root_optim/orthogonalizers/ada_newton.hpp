@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// AdaNewton: Newton–Schulz with a triple per step, and as many steps as a shape affords. The
+// iteration itself is `orthogonalize` in newton_schulz.hpp; the shipped triples are in
+// coefficients/shipped.hpp, triples per shape in coefficients/table.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <root_optim/coefficients/design/design_cache.hpp>
+#include <root_optim/coefficients/design/shape_model.hpp>
+#include <root_optim/coefficients/shipped.hpp>
+#include <root_optim/coefficients/table.hpp>
+#include <root_optim/core/finite.hpp>
+#include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/orthogonalizers/iteration_plan.hpp>
+#include <root_optim/orthogonalizers/newton_schulz.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
+///
+/// Coefficients: the entry of `table` for the shape (m, n) and the precision, with its number of
+///          steps and form, if there is one. Else a triple per step, for as many steps as follows:
+///          with `design`, made for the shape on its first use; without, the shipped ones, the same
+///          for all shapes, whose error is within a few percent of such designs' (docs/precision.md).
+///          All pass validation; the published ones, which do not, are
+///          CoefficientSet::root_paper() for NewtonSchulz.
+/// Steps:   `budget` bounds the cost (IterationPlan::cost), relative to that of the plain five-step
+///          iteration on the same shape, and each shape gets as many steps as fit. In float32 wide
+///          matrices are cheap in Gram space and large ones by symmetry, so with the default they get
+///          more: from a smaller side of 512 on, 5 for square matrices, 6 for 1:2, 9 for 1:4; below,
+///          5, 5 and 8. In bfloat16, which is always direct and plain, every shape gets 5. `steps`
+///          fixes the number instead.
+/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own for
+///          every step in place of one repeated, another norm, steps by shape.
+class AdaNewton {
+ public:
+  static constexpr const char* name = "ada_newton";
+
+  /// Cost relative to five plain direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.
+  AdaNewton& budget(double budget) {
+    budget_ = budget;
+    steps_ = std::nullopt;
+    return *this;
+  }
+  /// Number of steps of shapes without an entry in the table, 3 to 12, whatever they cost.
+  /// Default: by `budget`.
+  AdaNewton& steps(int64_t steps) {
+    steps_ = steps;
+    return *this;
+  }
+  /// float64, float32, bfloat16 or nullopt for `default_compute_dtype`. Default: nullopt.
+  AdaNewton& compute_dtype(std::optional<at::ScalarType> dtype) {
+    compute_dtype_ = dtype;
+    return *this;
+  }
+  /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
+  AdaNewton& form(Form form) {
+    form_ = form;
+    return *this;
+  }
+  /// Coefficients for single shapes, which come before the shipped ones. Copies of a policy share
+  /// them; they are never changed. Default: none.
+  AdaNewton& table(CoefficientTable table) {
+    table_ = table.empty() ? nullptr : std::make_shared<const CoefficientTable>(std::move(table));
+    return *this;
+  }
+
+  /// Designs coefficients for every shape without an entry, on its first use (some 20 ms), for the
+  /// model's spectra. Copies of a policy share them. Default: off.
+  /// @throws c10::Error as `shape_spectra`.
+  AdaNewton& design(ShapeModel model = {}) {
+    shape_spectra(1, 1, model);  // checks it
+    designs_ = std::make_shared<detail::DesignCache>(std::move(model));
+    return *this;
+  }
+
+  double budget() const { return budget_; }
+  std::optional<int64_t> steps() const { return steps_; }
+  std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
+  Form form() const { return form_; }
+  CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }
+
+  /// What `design` was given, or nothing.
+  std::optional<ShapeModel> model() const {
+    return designs_ ? std::optional<ShapeModel>(designs_->model()) : std::nullopt;
+  }
+
+  /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
+  /// `budget` affords, but at least three.
+  /// @throws c10::Error unless rows, cols >= 1, and as `validate`.
+  int64_t steps_for(int64_t rows, int64_t cols, Precision precision) const {
+    validate();
+    TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::AdaNewton: expected rows, cols >= 1, got ",
+                rows, ", ", cols);
+    if (const TableEntry* entry = find(rows, cols, precision)) {
+      return static_cast<int64_t>(entry->schedule.size());
+    }
+    if (steps_) return *steps_;
+    const double affordable = budget_ * direct_flops(rows, cols, 5);
+    int64_t steps = max_default_steps;
+    while (steps > min_default_steps &&
+           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).cost >
+               affordable) {
+      --steps;
+    }
+    return steps;
+  }
+
+  /// The triples for a rows × cols matrix.
+  /// @throws c10::Error as `steps_for`.
+  Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
+    if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
+    const int64_t steps = steps_for(rows, cols, precision);
+    return designs_ ? designs_->schedule(rows, cols, steps, precision)
+                    : default_schedule(steps, precision);
+  }
+
+  /// The precision of the products for a parameter, which tables and schedules depend on.
+  Precision precision_for(const at::Tensor& parameter) const {
+    return detail::precision_of(compute_dtype_.value_or(default_compute_dtype(parameter)),
+                                parameter);
+  }
+
+  /// @throws c10::Error if a setting is out of range.
+  void validate() const {
+    TORCH_CHECK(detail::is_finite(budget_) && budget_ > 0,
+                "root_optim::AdaNewton: expected budget to be finite and > 0, got ", budget_);
+    TORCH_CHECK(!steps_ || (*steps_ >= min_default_steps && *steps_ <= max_default_steps),
+                "root_optim::AdaNewton: expected ", min_default_steps,
+                " <= steps <= ", max_default_steps, ", got ", *steps_);
+    detail::check_compute_dtype(compute_dtype_, "AdaNewton");
+    detail::check_enum("AdaNewton", "form", form_, Form::Gram);
+  }
+  void serialize(Fields& out) const {
+    out.set("budget", budget_);
+    out.set("steps", steps_ ? std::vector<int64_t>{*steps_} : std::vector<int64_t>{});
+    out.set("compute_dtype", detail::dtype_name(compute_dtype_));
+    out.set("form", static_cast<int64_t>(form_));
+    out.set("table", table_ ? table_->to_text() : std::string());
+    // Designs are made anew from the model: empty without one, else its weight and its tails.
+    std::vector<double> model;
+    if (designs_) {
+      model.push_back(designs_->model().gaussian_weight);
+      for (const HeavyTail& tail : designs_->model().tails) {
+        model.insert(model.end(), {tail.median, tail.condition});
+      }
+    }
+    out.set("model", std::move(model));
+  }
+  void deserialize(const Fields& in) {
+    AdaNewton read;
+    read.budget_ = in.get<double>("budget");
+    const auto& steps = in.get<std::vector<int64_t>>("steps");
+    if (!steps.empty()) read.steps_ = steps.front();
+    read.compute_dtype_ = detail::dtype_from_name(in.get<std::string>("compute_dtype"));
+    read.form_ = in.get_enum("form", Form::Gram);
+    const auto& text = in.get<std::string>("table");
+    if (!text.empty()) {
+      CoefficientTable table;
+      std::istringstream stream(text);
+      table.read(stream, "the stored table");
+      read.table(std::move(table));
+    }
+    const auto& model = in.get<std::vector<double>>("model");
+    if (!model.empty()) {
+      TORCH_CHECK(model.size() % 2 == 1,
+                  "root_optim::AdaNewton: expected a weight and pairs of numbers, got ",
+                  model.size(), " numbers");
+      ShapeModel shape_model;
+      shape_model.gaussian_weight = model[0];
+      shape_model.tails.clear();
+      for (size_t i = 1; i < model.size(); i += 2) {
+        shape_model.tails.push_back({model[i], model[i + 1]});
+      }
+      read.design(std::move(shape_model));
+    }
+    *this = std::move(read);
+  }
+
+  /// `orthogonalize` with the triples for the shape of x, [k, m, n].
+  at::Tensor operator()(const at::Tensor& x) const { return run(x, /*overwrite=*/false); }
+  /// The same; may overwrite x.
+  at::Tensor consume(const at::Tensor& x) const { return run(x, /*overwrite=*/true); }
+
+ private:
+  at::Tensor run(const at::Tensor& x, bool overwrite) const {
+    validate();
+    detail::check_matrices(x, "AdaNewton");
+    const int64_t rows = x.size(-2), cols = x.size(-1);
+    const Precision precision = precision_for(x);
+    OrthogonalizeOptions options;
+    options.compute_dtype = compute_dtype_;
+    options.form = form_;
+    options.overwrite = overwrite;
+    const TableEntry* entry = find(rows, cols, precision);
+    if (entry != nullptr && entry->form != Form::Auto) options.form = entry->form;
+    return orthogonalize(x, schedule(rows, cols, precision), options);
+  }
+
+  const TableEntry* find(int64_t rows, int64_t cols, Precision precision) const {
+    return table_ ? table_->find(rows, cols, precision) : nullptr;
+  }
+
+  double budget_ = 1;
+  std::optional<int64_t> steps_;
+  std::optional<at::ScalarType> compute_dtype_;
+  Form form_ = Form::Auto;
+  std::shared_ptr<const CoefficientTable> table_;
+  std::shared_ptr<detail::DesignCache> designs_;
+};
+
+}  // namespace v0
+}  // namespace root_optim

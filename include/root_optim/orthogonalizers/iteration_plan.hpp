@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// How a schedule is carried out on an m × n matrix: the form of the iteration, where it restarts,
+// and what it costs. The forms themselves are in orthogonalizers/detail/iteration.hpp, the coefficients in
+// coefficients/published.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <root_optim/coefficients/quintic.hpp>     // Schedule
+#include <root_optim/coefficients/validation.hpp>  // Precision, gram_run_length
+
+namespace root_optim {
+inline namespace v0 {
+
+/// How the polynomials of a schedule are applied.
+enum class Form {
+  Auto,    ///< Gram where the precision allows it and it costs less, else Direct
+  Direct,  ///< X ← aX + (bA + cA²)X with A = XXᵀ at every step
+  Gram     ///< the steps act on the m × m Gram matrix alone and are applied to X once per run; not
+           ///< in bfloat16, which stays direct
+};
+
+/// A form, with the steps grouped into runs that share one Gram matrix (Direct: one step a run).
+struct IterationPlan {
+  Form form = Form::Direct;
+  std::vector<int64_t> runs;
+  int64_t blocks = 1;  ///< a side, in which symmetric products are computed: one triangle, mirrored
+  double flops = 0;    ///< of one m × n matrix: two per multiply-add of its matrix products
+  double cost = 0;     ///< in units of FLOP of plain products: those by blocks at `symmetric_cost`
+};
+
+/// Share of a product's FLOP that one triangle of blocks × blocks takes; blocks >= 1.
+inline double symmetric_share(int64_t blocks) {
+  return static_cast<double>(blocks + 1) / static_cast<double>(2 * blocks);
+}
+
+/// What a symmetric product by blocks takes of the time of the plain one.
+///
+/// Measured inside the iteration (two cores of an AMD EPYC (Zen 3), LibTorch 2.13.0 with MKL, medians in
+/// turns with plain products): .96 at m = 512, .77 at 768, .85 at 1024 and .69 at 2048, where the FLOP
+/// are 5/8: products of flat blocks run at a lower rate than those of whole matrices.
+inline double symmetric_cost(int64_t blocks) { return blocks > 1 ? 0.8 : 1.0; }
+
+namespace detail {
+
+/// (2 + 2s)m²n + 2s·m³ of a direct step, m = min(rows, cols), s the share of a symmetric product.
+inline double direct_step(int64_t rows, int64_t cols, double s) {
+  const double m = static_cast<double>(std::min(rows, cols));
+  const double n = static_cast<double>(std::max(rows, cols));
+  return (2 + 2 * s) * m * m * n + 2 * s * m * m * m;
+}
+
+/// (2 + 2s)m²n + (2sk + 6(k − 1))m³ of a run of k steps in Gram space. (XXᵀ and R² for every step,
+/// symmetric; Q and two products for the next R for every step but one; and QX.)
+inline double gram_run(int64_t rows, int64_t cols, int64_t steps, double s) {
+  const double m = static_cast<double>(std::min(rows, cols));
+  const double n = static_cast<double>(std::max(rows, cols));
+  const auto k = static_cast<double>(steps);
+  return (2 + 2 * s) * m * m * n + (2 * s * k + 6 * (k - 1)) * m * m * m;
+}
+
+}  // namespace detail
+
+/// FLOP of `steps` direct steps on a rows × cols matrix, m = min(rows, cols):
+/// steps·((2 + 2s)m²n + 2s·m³), s = symmetric_share(blocks). XXᵀ and its square are symmetric.
+inline double direct_flops(int64_t rows, int64_t cols, int64_t steps, int64_t blocks = 1) {
+  return static_cast<double>(steps) * detail::direct_step(rows, cols, symmetric_share(blocks));
+}
+
+/// FLOP of runs of k steps in Gram space: (2 + 2s)m²n + (2sk + 6(k − 1))m³ each.
+inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>& runs,
+                         int64_t blocks = 1) {
+  double flops = 0;
+  for (const int64_t run : runs) {
+    flops += detail::gram_run(rows, cols, run, symmetric_share(blocks));
+  }
+  return flops;
+}
+
+/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where on CPUs they
+/// save time as well as FLOP, 1 below and in bfloat16, where they lose.
+inline int64_t symmetric_blocks(int64_t m, Precision precision) {
+  return m >= 512 && precision != Precision::BFloat16 ? 4 : 1;
+}
+
+/// The runs of a schedule in Gram space, in float64 or float32. A computed Gram matrix has errors of
+/// about δ‖X‖², which grow with the square of the product of the a's; a new run begins before they pass
+/// 0.1.
+///
+/// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured
+/// momentum, nine steps in runs of 4 + 5, 1.6e-3 of ‖UVᵀ‖_F; with .2 in place of .1, 5 + 4, 2.3e-3;
+/// rank 32 over noise, 3e-4 and 2.2e-3. Eight steps in one run diverge on condition 1e10.
+inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precision) {
+  const double rounding = precision == Precision::Float64 ? 2.2e-16 : 1.2e-7;
+  std::vector<int64_t> runs;
+  for (size_t first = 0; first < schedule.size(); first += static_cast<size_t>(runs.back())) {
+    runs.push_back(gram_run_length(schedule, first, rounding, /*tolerance=*/0.1));
+  }
+  return runs;
+}
+
+/// Decides how to carry out a schedule on a rows × cols matrix.
+///
+/// Auto takes Gram space in float64 and float32 if it costs less. bfloat16 is always direct,
+/// even if Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in
+/// one run reach errors of 1e11 on heavy-tailed spectra, and a restart at every step costs more than
+/// the direct form and still left the output bound (3.3 after 12 steps).
+inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& schedule,
+                                    Precision precision, Form form = Form::Auto) {
+  const auto steps = static_cast<int64_t>(schedule.size());
+  const int64_t blocks = symmetric_blocks(std::min(rows, cols), precision);
+  const double share = symmetric_cost(blocks);
+  IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
+                       direct_flops(rows, cols, steps, blocks),
+                       static_cast<double>(steps) * detail::direct_step(rows, cols, share)};
+  if (form == Form::Direct || precision == Precision::BFloat16) {
+    return direct;
+  }
+  IterationPlan gram{Form::Gram, gram_runs(schedule, precision), blocks, 0, 0};
+  gram.flops = gram_flops(rows, cols, gram.runs, blocks);
+  for (const int64_t run : gram.runs) gram.cost += detail::gram_run(rows, cols, run, share);
+  return form == Form::Gram || gram.cost < direct.cost ? gram : direct;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Parameter groups from a module: a table that says which parameter follows which rule, in which
+// layout and why, and the groups to construct an optimizer with. How a parameter is judged is in
+// routing.hpp; a flat list of tensors needs no table, the optimizer's `Rule::Auto` judges it by
+// shape (suitability.hpp).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>   // TORCH_CHECK
+#include <c10/util/StringUtil.h>  // c10::str
+#include <fmt/format.h>
+#include <torch/nn/module.h>
+#include <torch/optim/optimizer.h>  // OptimizerParamGroup
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <root_optim/optimizer/options.hpp>   // Rule
+#include <root_optim/parameters/layout.hpp>   // Layout
+#include <root_optim/parameters/routing.hpp>  // RoutingEntry, RoutingOverride, route_entries
+
+namespace root_optim {
+inline namespace v0 {
+
+namespace detail {
+
+/// Columns name | shape | rule | layout | reason, aligned, one line an entry.
+inline std::string format_entries(const std::vector<RoutingEntry>& entries) {
+  using Row = std::array<std::string, 5>;
+  std::vector<Row> rows{{"parameter", "shape", "rule", "layout", "reason"}};
+  for (const RoutingEntry& entry : entries) {
+    const bool matrix = entry.rule == Rule::Orthogonalized;
+    rows.push_back({entry.name, c10::str(entry.shape()), to_string(entry.rule),
+                    matrix ? to_string(entry.layout) : "-", entry.reason});
+  }
+  std::array<size_t, 4> width{};
+  for (const Row& row : rows) {
+    for (size_t i = 0; i < width.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  std::string text;
+  for (const Row& row : rows) {
+    text += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", row[0], width[0], row[1], width[1],
+                        row[2], width[2], row[3], width[3], row[4]);
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// Which parameter goes where: made by `route`, printed by `<<`, turned into groups by `groups()`.
+template <class Options>
+class RoutingTable {
+ public:
+  RoutingTable(std::vector<RoutingEntry> entries, Options options)
+      : entries_(std::move(entries)), options_(std::move(options)) {}
+
+  /// One entry per parameter, in the order of the module's `named_parameters()`.
+  const std::vector<RoutingEntry>& entries() const& { return entries_; }
+  /// By value, so that `for (auto& entry : route(...).entries())` does not dangle.
+  std::vector<RoutingEntry> entries() && { return std::move(entries_); }
+
+  /// One group per rule and layout, each with a complete copy of the options in which rule, layout
+  /// and names are set.
+  ///
+  /// Order: the orthogonalized groups, the one with the default layout first and the others as they
+  /// first appear in the table; AdamW last. Rules and layouts that no parameter has make no group.
+  std::vector<torch::optim::OptimizerParamGroup> groups() const {
+    std::vector<Layout> layouts{Layout()};
+    for (const RoutingEntry& entry : entries_) {
+      if (entry.rule == Rule::Orthogonalized &&
+          std::find(layouts.begin(), layouts.end(), entry.layout) == layouts.end()) {
+        layouts.push_back(entry.layout);
+      }
+    }
+    std::vector<torch::optim::OptimizerParamGroup> result;
+    for (const Layout& layout : layouts) add_group(result, Rule::Orthogonalized, layout);
+    add_group(result, Rule::AdamW, Layout());
+    return result;
+  }
+
+  /// The table as text, one line a parameter, for logs.
+  std::string to_string() const { return detail::format_entries(entries_); }
+
+  friend std::ostream& operator<<(std::ostream& stream, const RoutingTable& table) {
+    return stream << table.to_string();
+  }
+
+ private:
+  void add_group(std::vector<torch::optim::OptimizerParamGroup>& groups, Rule rule,
+                 const Layout& layout) const {
+    std::vector<at::Tensor> parameters;
+    std::vector<std::string> names;
+    for (const RoutingEntry& entry : entries_) {
+      if (entry.rule != rule || (rule == Rule::Orthogonalized && entry.layout != layout)) continue;
+      parameters.push_back(entry.parameter);
+      names.push_back(entry.name);
+    }
+    if (parameters.empty()) return;
+    auto options = std::make_unique<Options>(options_);
+    options->rule(rule).layout(layout).names(std::move(names));
+    groups.emplace_back(std::move(parameters), std::move(options));
+  }
+
+  std::vector<RoutingEntry> entries_;
+  Options options_;
+};
+
+/// Decides for every parameter of a module between orthogonalization and AdamW, and how it becomes
+/// matrices.
+///
+/// By type and name of its module: weights of Linear and of convolutions (one matrix a group) and
+/// the gates and projections of recurrent and attention modules are orthogonalized; embeddings,
+/// output heads, normalizations, biases, depthwise kernels and everything of rank < 2 follow AdamW.
+/// Other parameters go by name (embeddings, biases) and shape. A matrix with a side < 8 or an
+/// aspect > 256 follows AdamW whatever it belongs to. The full list is in docs/routing.md.
+///
+/// A tied tensor counts once, under its first name, and follows AdamW if any of its names does.
+/// Frozen parameters are listed (the optimizer skips what has no gradient); undefined ones, and those
+/// of other than real floating-point dtypes that require no gradient, are not.
+///
+/// @param module        need not be held by a shared_ptr; classes derived from LibTorch's count as
+///                      what they derive from.
+/// @param options       what every group gets a copy of; rule, layout and names must be as
+///                      constructed, since this function sets them.
+/// @param override_entry may change rule, layout and reason of every entry; optional.
+/// @param output_heads  names of the output heads: of a parameter ("head.weight"), of a module with
+///                      everything in it ("decoder.head"), or the last component of either
+///                      ("head"). Empty: `default_output_heads()`.
+/// @throws c10::Error if a parameter that requires a gradient is not real floating-point, an override
+///                    does not fit its parameter, an output head names nothing, or the options are
+///                    out of range.
+/// Example: tests/unit/parameters/test_param_groups.cpp
+template <class Options>
+RoutingTable<Options> route(const torch::nn::Module& module, const Options& options,
+                            const RoutingOverride& override_entry = {},
+                            std::vector<std::string> output_heads = {}) {
+  options.validate();
+  TORCH_CHECK(
+      options.rule() == Rule::Auto && options.layout() == Layout() && options.names().empty(),
+      "root_optim::route: expected options without rule, layout and names, which it sets per "
+      "parameter (use the override), got rule ",
+      to_string(options.rule()), ", layout '", to_string(options.layout()), "' and ",
+      options.names().size(), " names");
+  return {detail::route_entries(module, override_entry, std::move(output_heads)), options};
+}
+
+/// The groups of `route`, to construct an optimizer with: `Root optimizer(param_groups(*model,
+/// options))`. Same parameters and errors.
+template <class Options>
+std::vector<torch::optim::OptimizerParamGroup> param_groups(
+    const torch::nn::Module& module, const Options& options,
+    const RoutingOverride& override_entry = {}, std::vector<std::string> output_heads = {}) {
+  return route(module, options, override_entry, std::move(output_heads)).groups();
+}
+
+}  // namespace v0
+}  // namespace root_optim

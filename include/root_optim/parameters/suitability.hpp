@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Does a tensor of this shape gain from orthogonalization? The one rule that `Rule::Auto` applies
+// to flat parameter lists and that the routing of modules builds on. It sees shapes only; what the
+// type and the name of a module say is in routing.hpp. The papers say "matrices"; the two limits
+// below make that precise.
+#pragma once
+
+#include <c10/util/ArrayRef.h>  // IntArrayRef
+
+#include <algorithm>  // minmax
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <root_optim/parameters/layout.hpp>  // Layout, MatrixShape, matrix_shapes
+
+namespace root_optim {
+inline namespace v0 {
+
+/// A matrix with a smaller side goes to AdamW: a handful of singular values is no spectrum to even
+/// out.
+inline constexpr int64_t min_matrix_side = 8;
+
+/// A matrix whose sides have a larger ratio goes to AdamW: it is a table of vectors rather than a
+/// map.
+inline constexpr int64_t max_matrix_aspect = 256;
+
+/// The verdict on one shape, with its reason in words (for tables and errors).
+struct Suitability {
+  bool orthogonalize;
+  std::string reason;
+};
+
+/// Judges the matrices that `layout` makes of a tensor, by their sides alone.
+///
+/// AdamW if the rank is below 2 or any one matrix has a smaller side < `min_matrix_side` (empty
+/// matrices included) or an aspect > `max_matrix_aspect`; else orthogonalization.
+/// @throws c10::Error if the layout does not fit the shape.
+inline Suitability matrix_suitability(c10::IntArrayRef shape, const Layout& layout) {
+  if (shape.size() < 2) return {false, "rank " + std::to_string(shape.size())};
+  const auto text = [](MatrixShape matrix) {
+    return std::to_string(matrix.rows) + "x" + std::to_string(matrix.cols);
+  };
+  const std::vector<MatrixShape> matrices = matrix_shapes(shape, layout);
+  bool alike = true;
+  for (const MatrixShape& matrix : matrices) {
+    const auto [shorter, longer] = std::minmax(matrix.rows, matrix.cols);
+    if (shorter < min_matrix_side) {
+      return {false, text(matrix) + " (side < " + std::to_string(min_matrix_side) + ")"};
+    }
+    if (longer > max_matrix_aspect * shorter) {
+      return {false, text(matrix) + " (aspect > " + std::to_string(max_matrix_aspect) + ")"};
+    }
+    alike = alike && matrix == matrices.front();
+  }
+  if (matrices.size() == 1 && !layout.batch()) return {true, text(matrices.front())};
+  if (!alike) return {true, std::to_string(matrices.size()) + " matrices of several shapes"};
+  return {true, (layout.batch() ? "a batch" : std::to_string(matrices.size())) + " of " +
+                    text(matrices.front())};
+}
+
+/// Judges a tensor of which nothing but the shape is known: `matrix_suitability`, and in addition
+/// rank >= 3 with size(1) == 1, the shape of a depthwise kernel, goes to AdamW.
+///
+/// A convolution that really has one input channel looks the same. A module tells them apart
+/// (parameters/routing_table.hpp); in a flat list, `Rule::Orthogonalized` overrides the verdict.
+/// @throws c10::Error if the layout does not fit the shape.
+inline Suitability suitability(c10::IntArrayRef shape, const Layout& layout) {
+  Suitability verdict = matrix_suitability(shape, layout);
+  if (verdict.orthogonalize && shape.size() >= 3 && shape[1] == 1) {
+    return {false, "shape of a depthwise kernel: size(1) = 1"};
+  }
+  return verdict;
+}
+
+}  // namespace v0
+}  // namespace root_optim

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Learning-rate schedules.
+#pragma once
+
+#include <root_optim/schedules/lr_scheduler.hpp>

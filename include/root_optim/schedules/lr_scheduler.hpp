@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Learning-rate schedules for any torch::optim::Optimizer: LrSchedule, the factor of each step, and
+// LrScheduler, which multiplies the learning rates by it.
+#pragma once
+
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/optim/schedulers/lr_scheduler.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <root_optim/core/finite.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// The factor that a learning rate is multiplied by at step t = 0, 1, …; a value type.
+///
+/// | made by                              | factor behind the warm-up, s = share of it that is over |
+/// |--------------------------------------|----------------------------------------------------------|
+/// | constant()                           | 1                                                        |
+/// | linear(total)                        | f + (1 − f)(1 − s)                                       |
+/// | cosine(total)                        | f + (1 − f)(1 + cos πs)/2                                |
+/// | warmup_stable_decay(total, decay)    | 1, then f + (1 − f)(1 − s) over the last `decay` steps   |
+///
+/// With `warmup(w)` steps 0 … w − 1 have the factor (t + 1)/w, and s counts from step w on. f is
+/// `final_factor`; from step `total` on the factor is f.
+class LrSchedule {
+ public:
+  static LrSchedule constant() { return LrSchedule(Shape::Constant, 0, 0); }
+  /// @param total number of steps, warm-up included. Range: >= 1.
+  static LrSchedule linear(int64_t total) { return LrSchedule(Shape::Linear, total, total); }
+  /// Loshchilov & Hutter, arXiv 1608.03983, without restarts.
+  /// @param total number of steps, warm-up included. Range: >= 1.
+  static LrSchedule cosine(int64_t total) { return LrSchedule(Shape::Cosine, total, total); }
+  /// Hu et al., arXiv 2404.06395 (MiniCPM): training can go on from before the decay.
+  /// @param total number of steps, warm-up and decay included. Range: >= 1.
+  /// @param decay number of steps of the decay. Range: 0 to total.
+  static LrSchedule warmup_stable_decay(int64_t total, int64_t decay) {
+    return LrSchedule(Shape::Linear, total, decay);
+  }
+
+  /// Number of steps of the warm-up. Range: 0 to `total`; with `warmup_stable_decay` to `total` less the
+  /// decay, unless all of it is decay; any with `constant`. Default: 0.
+  LrSchedule& warmup(int64_t steps) {
+    const int64_t most = shape_ == Shape::Constant ? steps
+                         : decay_ < total_         ? total_ - decay_
+                                                   : total_;
+    TORCH_CHECK(steps >= 0 && steps <= most, "root_optim::LrSchedule: expected a warm-up of 0 to ",
+                most, " steps, got ", steps);
+    warmup_ = steps;
+    return *this;
+  }
+  /// f, the factor at the end. Range: 0 to 1. Default: 0; ignored by `constant`.
+  LrSchedule& final_factor(double factor) {
+    TORCH_CHECK(detail::is_finite(factor) && factor >= 0 && factor <= 1,
+                "root_optim::LrSchedule: expected a final factor from 0 to 1, got ", factor);
+    final_factor_ = factor;
+    return *this;
+  }
+
+  /// The factor of step t, counted from 0.
+  /// @throws c10::Error unless t >= 0.
+  double factor(int64_t t) const {
+    TORCH_CHECK(t >= 0, "root_optim::LrSchedule::factor: expected a step >= 0, got ", t);
+    if (t < warmup_) return static_cast<double>(t + 1) / static_cast<double>(warmup_);
+    if (shape_ == Shape::Constant) return 1;
+    if (t >= total_) return final_factor_;
+    const int64_t start = std::max(warmup_, total_ - decay_);
+    if (t <= start) return 1;
+    constexpr double pi = 3.14159265358979323846;
+    const double share = static_cast<double>(t - start) / static_cast<double>(total_ - start);
+    const double left = shape_ == Shape::Cosine ? 0.5 * (1 + std::cos(pi * share)) : 1 - share;
+    return final_factor_ + (1 - final_factor_) * left;
+  }
+
+ private:
+  enum class Shape { Constant, Linear, Cosine };
+
+  LrSchedule(Shape shape, int64_t total, int64_t decay)
+      : shape_(shape), total_(total), decay_(decay) {
+    TORCH_CHECK(shape == Shape::Constant || total >= 1,
+                "root_optim::LrSchedule: expected a total of at least 1 step, got ", total);
+    TORCH_CHECK(decay >= 0 && decay <= total, "root_optim::LrSchedule: expected a decay of 0 to ",
+                total, " steps, got ", decay);
+  }
+
+  Shape shape_;
+  int64_t total_, decay_;
+  int64_t warmup_ = 0;
+  double final_factor_ = 0;
+};
+
+/// Sets the learning rate of every group of an optimizer to its peak × the schedule's factor.
+///
+/// The peaks are the learning rates that the groups have when the scheduler is made; it sets those of
+/// step 0 at once. Then, as with LibTorch's own schedulers:
+///
+///     LrScheduler scheduler(optimizer, LrSchedule::cosine(1000).warmup(50));
+///     for (...) { ...; optimizer.step(); scheduler.step(); }
+///
+/// Resume: make the optimizer and the scheduler as at first, load the optimizer, then `set_step`.
+/// Groups: those of the optimizer when it is made; groups added later keep their learning rates.
+/// Errors: LibTorch's. The optimizer must outlive the scheduler.
+class LrScheduler : public torch::optim::LRScheduler {
+ public:
+  LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule)
+      : torch::optim::LRScheduler(optimizer),
+        optimizer_(optimizer),
+        schedule_(schedule),
+        peaks_(get_current_lrs()) {
+    set_step(0);
+  }
+
+  /// Sets the learning rates of step t; `step()` goes on from there.
+  /// @throws c10::Error unless t >= 0.
+  void set_step(int64_t t) {
+    const std::vector<double> rates = rates_of(t);
+    for (size_t g = 0; g < rates.size(); ++g) {
+      optimizer_.param_groups()[g].options().set_lr(rates[g]);
+    }
+    step_ = t;
+  }
+
+  /// t, the number of calls of `step()` since step 0.
+  int64_t current_step() const { return step_; }
+
+ private:
+  std::vector<double> get_lrs() override { return rates_of(++step_); }
+
+  std::vector<double> rates_of(int64_t t) const {
+    const double factor = schedule_.factor(t);
+    std::vector<double> rates = get_current_lrs();
+    for (size_t g = 0; g < peaks_.size(); ++g) rates[g] = peaks_[g] * factor;
+    return rates;
+  }
+
+  torch::optim::Optimizer& optimizer_;
+  LrSchedule schedule_;
+  std::vector<double> peaks_;
+  int64_t step_ = 0;
+};
+
+}  // namespace v0
+}  // namespace root_optim

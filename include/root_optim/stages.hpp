@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The stages of a step as functions over tensors, but for filters and orthogonalizers.
+#pragma once
+
+#include <root_optim/stages/adamw.hpp>
+#include <root_optim/stages/momentum.hpp>
+#include <root_optim/stages/update.hpp>

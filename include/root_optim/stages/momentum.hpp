@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Momentum of a matrix parameter, behind the filter of the gradient or, as ROOT was published, in
+// front of that of U (FilterPlace, options.hpp). Filters are in soft_threshold.hpp, what follows in
+// newton_schulz.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/lerp.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/kernels/workspace.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+
+/// How gradients are accumulated. From a zero start the two differ by the factor 1 − μ only, which
+/// orthogonalization removes; the stored buffer and a fixed threshold differ.
+enum class MomentumForm {
+  Sum,  ///< M ← μ M + G          (ROOT, Keller Jordan's SGD form)
+  Ema   ///< M ← μ M + (1 − μ) G  (torch.optim.Muon)
+};
+
+/// The new momentum buffer M and the matrix U of the update.
+struct Momentum {
+  at::Tensor buffer;
+  at::Tensor update;
+};
+
+/// Accumulates a gradient, into new tensors.
+///
+/// Math:    Sum: M' = μ M + G,          U = G + μ M'            with Nesterov, else U = M'
+///          EMA: M' = M + (1 − μ)(G − M), U = G + μ (M' − G)    with Nesterov, else U = M'
+/// Shapes:  buffer, gradient: equal shapes, floating-point dtypes and devices -> both results of that
+///          shape. Neither argument is written; without Nesterov `update` is `buffer`.
+/// Reference: ROOT, arXiv 2511.20626; torch.optim.Muon 2.9 for the EMA form.
+/// @param momentum μ, in [0, 1).
+/// @throws c10::Error for other arguments, and for one that autograd follows.
+inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
+                                    double momentum, MomentumForm form, bool nesterov) {
+  TORCH_CHECK(buffer.sizes() == gradient.sizes() && buffer.scalar_type() == gradient.scalar_type(),
+              "root_optim::accumulate_momentum: expected a gradient ", buffer.sizes(), " of dtype ",
+              c10::toString(buffer.scalar_type()), ", as the buffer, got ", gradient.sizes(),
+              " of dtype ", c10::toString(gradient.scalar_type()));
+  TORCH_CHECK(momentum >= 0 && momentum < 1,
+              "root_optim::accumulate_momentum: expected 0 <= momentum < 1, got ", momentum);
+  detail::check_enum("accumulate_momentum", "form", form, MomentumForm::Ema);
+  detail::check_no_autograd(buffer, "accumulate_momentum");
+  detail::check_no_autograd(gradient, "accumulate_momentum");
+  if (form == MomentumForm::Sum) {
+    at::Tensor next = detail::temporary_like(buffer);
+    at::add_out(next, gradient, buffer, momentum);
+    if (!nesterov) return {next, next};
+    at::Tensor update = detail::temporary_like(buffer);
+    at::add_out(update, gradient, next, momentum);
+    return {next, update};
+  }
+  at::Tensor next = detail::temporary_like(buffer);
+  at::lerp_out(next, buffer, gradient, 1.0 - momentum);
+  if (!nesterov) return {next, next};
+  at::Tensor update = detail::temporary_like(buffer);
+  at::lerp_out(update, gradient, next, momentum);
+  return {next, update};
+}
+
+}  // namespace v0
+}  // namespace root_optim
