@@ -131,13 +131,13 @@ inline Sample sample(Family family, int64_t rows, int64_t cols, int64_t index) {
 /// that are not held out, in four parts by their median, or the known singular values.
 inline std::vector<std::pair<double, root_optim::Spectrum>> parts_of(Family family, int64_t rows,
                                                                      int64_t cols) {
-  using root_optim::NormKind;
+  using root_optim::Normalization;
   if (family == Family::Gaussian) {
-    return {{1.0, root_optim::gaussian_spectrum(rows, cols, NormKind::Schatten8)}};
+    return {{1.0, root_optim::gaussian_spectrum(rows, cols, Normalization::Schatten8)}};
   }
   const int64_t count = std::min<int64_t>(rows, 256);
   if (family == Family::LowRankNoise) {
-    return {{1.0, root_optim::measured_spectrum(low_rank_noise(count), NormKind::Schatten8)}};
+    return {{1.0, root_optim::measured_spectrum(low_rank_noise(count), Normalization::Schatten8)}};
   }
   std::vector<MomentumSpectrum> spectra = captured(family, /*held_out=*/false, rows, cols);
   std::stable_sort(spectra.begin(), spectra.end(),
@@ -148,7 +148,7 @@ inline std::vector<std::pair<double, root_optim::Spectrum>> parts_of(Family fami
     std::vector<std::pair<double, root_optim::Spectrum>> group;
     for (size_t i = spectra.size() * g / groups; i < spectra.size() * (g + 1) / groups; ++i) {
       group.emplace_back(1.0, root_optim::measured_spectrum(spectra[i].singular_values(count),
-                                                            NormKind::Schatten8));
+                                                            Normalization::Schatten8));
     }
     parts.emplace_back(1.0, root_optim::condensed(root_optim::mixture(group)));
   }

@@ -45,7 +45,7 @@ struct Method {
 Schedule designed(Family family, int64_t rows, int64_t cols, Precision precision) {
   root_optim::DesignOptions options;
   options.validation =
-      root_optim::ValidationOptions::for_precision(precision, root_optim::NormKind::Schatten8);
+      root_optim::ValidationOptions::for_precision(precision, root_optim::Normalization::Schatten8);
   options.max_iterations = 4000;
   return root_optim::design_mixture(benchmarks::parts_of(family, rows, cols), options).schedule;
 }

@@ -38,7 +38,7 @@ using Spectra =
 
 void add(Spectra& spectra, int64_t rows, int64_t cols, const std::vector<double>& sigma) {
   spectra[std::minmax({rows, cols})].emplace_back(
-      1.0, root_optim::measured_spectrum(sigma, root_optim::NormKind::Schatten8));
+      1.0, root_optim::measured_spectrum(sigma, root_optim::Normalization::Schatten8));
 }
 
 Spectra from_matrices(const std::vector<torch::Tensor>& matrices) {

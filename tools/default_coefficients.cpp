@@ -34,12 +34,13 @@ constexpr char kHead[] = R"(// SPDX-License-Identifier: MIT
 #include <cstdint>
 #include <vector>
 
-#include <root_optim/coefficients/validation.hpp>  // Precision
 #include <root_optim/coefficients/quintic.hpp>
-#include <root_optim/coefficients/spectrum.hpp>  // HeavyTail
+#include <root_optim/coefficients/spectrum.hpp>    // HeavyTail
+#include <root_optim/coefficients/validation.hpp>  // Precision
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Families of momentum spectra: median sigma over sigma_max and condition.
 )";
@@ -65,7 +66,7 @@ inline Schedule default_schedule(int64_t steps, Precision precision = Precision:
                                           : detail::default_float32_schedule(steps);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
 )";
 
@@ -92,7 +93,7 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
   Design best;
   for (const int64_t iterations : {500, 1000, 2000, 4000, 8000, 16000}) {
     DesignOptions options;
-    options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
+    options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
     options.steps = steps;
     options.max_iterations = iterations;
     Design design = design_mixture(shape_spectra(1024, 1024, model), options);
@@ -106,7 +107,7 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
 
 /// Prints the function with the schedules of a precision.
 void print_schedules(const ShapeModel& model, Precision precision, const char* name) {
-  const Spectrum gaussian = gaussian_spectrum(1024, 1024, NormKind::Schatten8, 48);
+  const Spectrum gaussian = gaussian_spectrum(1024, 1024, Normalization::Schatten8, 48);
   std::printf("\ninline Schedule default_%s_schedule(int64_t steps) {\n", name);
   std::printf("  // clang-format off\n  switch (steps) {\n");
   for (int64_t steps = 3; steps <= 12; ++steps) {
@@ -117,9 +118,10 @@ void print_schedules(const ShapeModel& model, Precision precision, const char* n
     std::printf("    // expected relative error: Gaussian %.4f, families",
                 std::sqrt(expected_mse(design.schedule, gaussian)));
     for (const HeavyTail& tail : model.tails) {
-      std::printf(" %.4f", std::sqrt(expected_mse(
-                               design.schedule,
-                               heavy_tailed_spectrum(1024, NormKind::Schatten8, tail, 16, 128))));
+      std::printf(" %.4f",
+                  std::sqrt(expected_mse(
+                      design.schedule,
+                      heavy_tailed_spectrum(1024, Normalization::Schatten8, tail, 16, 128))));
     }
     if (steps < 12) {
       std::printf("\n    case %d: return {", static_cast<int>(steps));

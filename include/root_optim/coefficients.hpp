@@ -4,6 +4,9 @@
 // Coefficients: sets, spectra, their check, tables per shape. How they are designed: coefficients/design.hpp.
 #pragma once
 
+#include <root_optim/coefficients/form.hpp>
+#include <root_optim/coefficients/normalization.hpp>
+#include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/published.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/shipped.hpp>

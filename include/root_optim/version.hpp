@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The version, in one place: CMake parses these three lines.
+// The version, in one place: CMake parses the first three lines.
 #pragma once
 
 #define ROOT_OPTIM_VERSION_MAJOR 0
 #define ROOT_OPTIM_VERSION_MINOR 1
 #define ROOT_OPTIM_VERSION_PATCH 0
 
+// The inline namespace of everything: one for each way to build the library, so that a program in which
+// some files are compiled against root_optim::compiled and others are not has two libraries, not a mixture.
+#ifdef ROOT_OPTIM_COMPILED
+#define ROOT_OPTIM_NAMESPACE v0_compiled
+#else
+#define ROOT_OPTIM_NAMESPACE v0
+#endif
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// MAJOR·10000 + MINOR·100 + PATCH, for comparisons in user code.
 inline constexpr int version =
     ROOT_OPTIM_VERSION_MAJOR * 10000 + ROOT_OPTIM_VERSION_MINOR * 100 + ROOT_OPTIM_VERSION_PATCH;
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

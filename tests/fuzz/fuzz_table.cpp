@@ -94,8 +94,8 @@ void check_round_trip(const CoefficientTable& table) {
                 same->origin == entry.origin && same->spectrum.sigma == entry.spectrum.sigma &&
                 same->spectrum.weight == entry.spectrum.weight,
             "an entry does not read back");
-    require(validate_schedule(entry.schedule, ValidationOptions::for_precision(entry.precision,
-                                                                               NormKind::Schatten8))
+    require(validate_schedule(entry.schedule, ValidationOptions::for_precision(
+                                                  entry.precision, Normalization::Schatten8))
                 .valid,
             "an entry fails validation");
   }

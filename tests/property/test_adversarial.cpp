@@ -167,11 +167,9 @@ TEST_CASE("10,000 spectra against each set: no output above 1.35", "[property][a
                                .matmul(bases[s].second.transpose(1, 2))
                                .to(device, at::kFloat);
       INFO(set.name << ", " << shapes[s].first << " x " << shapes[s].second << " on " << device);
-      const bool schatten8 = set.normalization == Normalization::Schatten8;
       for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
         const Precision precision = dtype == at::kFloat ? Precision::Float32 : Precision::BFloat16;
-        const auto limits = ValidationOptions::for_precision(
-            precision, schatten8 ? NormKind::Schatten8 : NormKind::Frobenius);
+        const auto limits = ValidationOptions::for_precision(precision, set.normalization);
         if (!validate_schedule(set.schedule, limits).valid) continue;
         if (dtype == at::kBFloat16 && !test::bfloat16_products_hold(device)) continue;
         for (const Form form : {Form::Direct, Form::Gram}) {
@@ -185,13 +183,12 @@ TEST_CASE("10,000 spectra against each set: no output above 1.35", "[property][a
       }
       // By blocks, as matrices of this size do not go by themselves.
       const at::Tensor start =
-          schatten8 ? root_optim::detail::scale_by_max(x, at::kFloat)
-                    : root_optim::detail::scale_by_frobenius(x, true, 1e-7, at::kFloat);
+          root_optim::detail::scaled(x, set.normalization, 1e-7, at::kFloat, /*overwrite=*/false);
       const auto runs = gram_runs(set.schedule, Precision::Float32);
-      CHECK(largest_singular_value(root_optim::detail::iterate_direct(start.clone(), set.schedule,
-                                                                      3, schatten8)) <= 1.35);
-      CHECK(largest_singular_value(root_optim::detail::iterate_gram(start.clone(), set.schedule,
-                                                                    runs, 3, schatten8)) <= 1.35);
+      CHECK(largest_singular_value(root_optim::detail::iterate_direct(
+                start.clone(), set.schedule, 3, set.normalization)) <= 1.35);
+      CHECK(largest_singular_value(root_optim::detail::iterate_gram(
+                start.clone(), set.schedule, runs, 3, set.normalization)) <= 1.35);
     }
   }
 }

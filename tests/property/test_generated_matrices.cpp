@@ -200,7 +200,7 @@ TEST_CASE("generated matrices: the policies run orthogonalize", "[property][gene
     const Precision precision =
         c.compute == at::kBFloat16 ? Precision::BFloat16 : Precision::Float32;
     if (c.norm != 2 || !validate_schedule(schedule, ValidationOptions::for_precision(
-                                                        precision, NormKind::Schatten8))
+                                                        precision, Normalization::Schatten8))
                             .valid) {
       return;
     }

@@ -284,12 +284,12 @@ TEST_CASE("peer: one step of a batch", "[peer][property]") {
       INFO(text(shape) << ", " << blocks << " blocks, on " << device);
       const at::Tensor x = normalized(shape);
       const Schedule step{{0.5, 1, 0.25}};
-      const at::Tensor together =
-          root_optim::detail::iterate_direct(x.clone(), step, blocks, false);
+      const at::Tensor together = root_optim::detail::iterate_direct(
+          x.clone(), step, blocks, root_optim::Normalization::FrobeniusFloor);
       double worst = 0;
       for (int64_t i = 0; i < x.size(0); ++i) {
-        const at::Tensor one =
-            root_optim::detail::iterate_direct(x.narrow(0, i, 1).clone(), step, blocks, false);
+        const at::Tensor one = root_optim::detail::iterate_direct(
+            x.narrow(0, i, 1).clone(), step, blocks, root_optim::Normalization::FrobeniusFloor);
         worst = std::max(worst, largest(together[i] - one[0]));
       }
       CHECK(worst <= 1e-8);
@@ -299,7 +299,8 @@ TEST_CASE("peer: one step of a batch", "[peer][property]") {
       const at::Tensor x = normalized(shape);
       const Schedule step{{2, -1.5, 0}};
       const at::Tensor wide = shape[1] > shape[2] ? x.transpose(1, 2) : x;
-      CHECK(excess(root_optim::detail::iterate_direct(wide.clone(), step, blocks, false),
+      CHECK(excess(root_optim::detail::iterate_direct(wide.clone(), step, blocks,
+                                                      root_optim::Normalization::FrobeniusFloor),
                    plain(wide, step, false), 1e-7) <= 1e-6);
     }
   }
@@ -317,11 +318,13 @@ TEST_CASE("peer: symmetric products are exact on integers", "[peer][property]") 
        std::vector<Shape>{{1, 32, 32}, {1, 32, 64}, {2, 32, 32}, {4, 32, 64}, {8, 16, 128}}) {
     const at::Tensor x = integers(shape, -2, 2, 610).to(test::on(device, dtype));
     INFO(text(shape) << " in " << blocks << " blocks, " << dtype << " on " << device);
-    const at::Tensor ours = root_optim::detail::iterate_direct(x.clone(), step, blocks, false);
+    const at::Tensor ours = root_optim::detail::iterate_direct(
+        x.clone(), step, blocks, root_optim::Normalization::FrobeniusFloor);
     CHECK_THAT(ours, test::same_as(plain(x, step, false)));
     for (int64_t i = 0; i < x.size(0); ++i) {
       CHECK_THAT(ours[i], test::same_as(root_optim::detail::iterate_direct(
-                              x.narrow(0, i, 1).clone(), step, blocks, false)[0]));
+                              x.narrow(0, i, 1).clone(), step, blocks,
+                              root_optim::Normalization::FrobeniusFloor)[0]));
     }
   }
 }
@@ -330,10 +333,13 @@ TEST_CASE("peer: symmetric products are exact on integers", "[peer][property]") 
 TEST_CASE("peer: five steps with symmetric products match plain ones", "[peer][property]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor x = integers({4, 32, 64}, -3, 3, 611).to(test::on(device, at::kFloat));
-  const at::Tensor start = root_optim::detail::scale_by_frobenius(x, true, 1e-7, at::kFloat);
-  const at::Tensor expected = root_optim::detail::iterate_direct(start.clone(), you(), 1, false);
-  CHECK(excess(root_optim::detail::iterate_direct(start.clone(), you(), 4, false), expected,
-               1e-2) <= 1e-2);
+  const at::Tensor start = root_optim::detail::scale_by_frobenius(
+      x, root_optim::Normalization::FrobeniusFloor, 1e-7, at::kFloat);
+  const at::Tensor expected = root_optim::detail::iterate_direct(
+      start.clone(), you(), 1, root_optim::Normalization::FrobeniusFloor);
+  CHECK(excess(root_optim::detail::iterate_direct(start.clone(), you(), 4,
+                                                  root_optim::Normalization::FrobeniusFloor),
+               expected, 1e-2) <= 1e-2);
 }
 
 // TestMuonUtils.test_get_scale_factor, with equality.

@@ -238,7 +238,8 @@ inline root_optim::Precision precision_of(at::ScalarType compute) {
 inline root_optim::Schedule schedule_of(const MatrixCase& c) {
   using namespace root_optim;
   const auto limits = ValidationOptions::for_precision(
-      precision_of(c.compute), c.norm == 2 ? NormKind::Schatten8 : NormKind::Frobenius);
+      precision_of(c.compute),
+      c.norm == 2 ? Normalization::Schatten8 : Normalization::FrobeniusFloor);
   const Schedule shipped = default_schedule(c.steps, precision_of(c.compute));
   const Schedule candidates[] = {shipped,
                                  CoefficientSet::jordan().schedule(1, 1, c.steps),
@@ -275,13 +276,11 @@ inline at::Tensor orthogonalized(const MatrixCase& c, const at::Tensor& x) {
   namespace detail = root_optim::detail;
   at::Tensor y = m > n ? x.transpose(1, 2) : x;
   if (y.element_size() < 4) y = y.to(at::kFloat);
-  const bool schatten8 = options.normalization == Normalization::Schatten8;
-  y = schatten8 ? detail::scale_by_max(y, c.compute)
-                : detail::scale_by_frobenius(
-                      y, options.normalization == Normalization::FrobeniusFloor, 1e-7, c.compute);
+  y = detail::scaled(y, options.normalization, 1e-7, c.compute, /*overwrite=*/false);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision_of(c.compute), options.form);
-  y = plan.form == Form::Gram ? detail::iterate_gram(y, schedule, plan.runs, blocks, schatten8)
-                              : detail::iterate_direct(y, schedule, blocks, schatten8);
+  y = plan.form == Form::Gram
+          ? detail::iterate_gram(y, schedule, plan.runs, blocks, options.normalization)
+          : detail::iterate_direct(y, schedule, blocks, options.normalization);
   return (m > n ? y.transpose(1, 2) : y).to(x.scalar_type());
 }
 

@@ -27,9 +27,10 @@
 #include <root_optim/orthogonalizers/ada_newton.hpp>
 #include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The singular values of a matrix [m, n], from XXᵀ in float64: those below 1e-8 of the largest are
 /// rounding, which no schedule lifts. An empty vector for zero and for non-finite entries.
@@ -67,11 +68,11 @@ inline TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& s
               gaussian_weight);
   std::vector<std::pair<double, Spectrum>> parts = {{1 - gaussian_weight, seen}};
   if (gaussian_weight > 0) {
-    parts.emplace_back(gaussian_weight, gaussian_spectrum(rows, cols, NormKind::Schatten8));
+    parts.emplace_back(gaussian_weight, gaussian_spectrum(rows, cols, Normalization::Schatten8));
   }
   DesignOptions options;
   options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
+  options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
   options.warm_start = std::move(warm_start);
   TableEntry entry;
   entry.rows = rows;
@@ -206,8 +207,8 @@ class Calibrator {
       const Source& source = sources[static_cast<size_t>((turn * options_.samples + i) % count)];
       const at::Tensor body =
           detail::next_update(optimizer_, *source.parameter, options)[source.matrix].body;
-      parts.emplace_back(1.0,
-                         measured_spectrum(gram_singular_values(body[0]), NormKind::Schatten8));
+      parts.emplace_back(
+          1.0, measured_spectrum(gram_singular_values(body[0]), Normalization::Schatten8));
     }
     return mixture(parts);
   }
@@ -218,5 +219,5 @@ class Calibrator {
   int64_t failures_ = 0;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

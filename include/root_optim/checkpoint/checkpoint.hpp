@@ -28,10 +28,11 @@
 #include <root_optim/checkpoint/detail/checksum.hpp>
 #include <root_optim/checkpoint/detail/file.hpp>
 #include <root_optim/core/archive.hpp>
-#include <root_optim/optimizer/options.hpp>  // ParamState
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A parameter's part of a checkpoint. `state.step() == 0` means that it has not been stepped yet.
 struct CheckpointParam {
@@ -49,26 +50,17 @@ struct CheckpointGroup {
 /// that two saves of equal optimizers have equal content.
 using Checkpoint = std::vector<CheckpointGroup>;
 
+/// A checkpoint as it was stored. What a format before the present one lacks is missing.
+struct StoredCheckpoint {
+  int64_t format;
+  Checkpoint groups;
+};
+
 namespace detail {
 
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
 /// `filter_place` and the passes of SoftThreshold.
 inline constexpr int64_t checkpoint_format = 3;
-
-/// Completes what an older format lacks.
-inline void upgrade(Checkpoint& checkpoint, int64_t format) {
-  for (CheckpointGroup& group : checkpoint) {
-    if (format < 2) {
-      group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));
-    }
-    if (format < 3) {
-      group.options.set("filter_place", static_cast<int64_t>(FilterPlace::Momentum));
-      if (group.options.get<std::string>("filter") == "soft_threshold") {
-        group.options.set("filter.passes", int64_t{1});
-      }
-    }
-  }
-}
 
 inline int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key) {
   c10::IValue value;
@@ -123,7 +115,7 @@ inline void write_checkpoint(torch::serialize::OutputArchive& archive,
 
 /// Reads all of a checkpoint.
 /// @throws c10::Error if the archive is not a checkpoint of this library or of a newer format.
-inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
+inline StoredCheckpoint read_checkpoint(torch::serialize::InputArchive& archive) {
   c10::IValue stored_format;
   TORCH_CHECK(archive.try_read("root_optim_format", stored_format) && stored_format.isInt(),
               "root_optim::load: expected a checkpoint written by root_optim, got another archive");
@@ -162,8 +154,7 @@ inline Checkpoint read_checkpoint(torch::serialize::InputArchive& archive) {
                 actual = checksum_of(checkpoint, format);
   TORCH_CHECK(stored == actual, "root_optim::load: expected content with the checksum ", stored,
               ", got ", actual, ": the checkpoint is damaged");
-  upgrade(checkpoint, format);
-  return checkpoint;
+  return {format, std::move(checkpoint)};
 }
 
 }  // namespace detail
@@ -226,5 +217,5 @@ void load(Optimizer& optimizer, Source&& from) {
   }
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -20,9 +20,10 @@
 #include <root_optim/coefficients/validation.hpp>
 #include <root_optim/core/finite.hpp>
 #include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A named list of triples, one per step; beyond the list the last triple repeats. `root_paper`
 /// alone depends on the shape. A value type; nothing here is validated before use.
@@ -158,5 +159,5 @@ class CoefficientSet {
   Schedule triples_;  ///< empty for root_paper, which has none of its own
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

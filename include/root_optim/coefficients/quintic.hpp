@@ -8,8 +8,10 @@
 #include <ostream>
 #include <vector>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// p(x) = a x + b x³ + c x⁵: what one step X ← aX + (bA + cA²)X, A = XXᵀ, does to a singular value.
 struct Quintic {
@@ -41,5 +43,5 @@ inline double evaluate(const Schedule& schedule, double x) {
   return x;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

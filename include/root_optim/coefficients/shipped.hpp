@@ -15,9 +15,10 @@
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/spectrum.hpp>    // HeavyTail
 #include <root_optim/coefficients/validation.hpp>  // Precision
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Families of momentum spectra: median sigma over sigma_max and condition.
 inline std::vector<HeavyTail> momentum_families() {
@@ -246,5 +247,5 @@ inline Schedule default_schedule(int64_t steps, Precision precision = Precision:
                                           : detail::default_float32_schedule(steps);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

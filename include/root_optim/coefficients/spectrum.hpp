@@ -15,12 +15,13 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/coefficients/normalization.hpp>
 #include <root_optim/coefficients/quintic.hpp>
-#include <root_optim/coefficients/validation.hpp>  // NormKind
 #include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A distribution of normalized singular values: Σ weight_i f(sigma_i) ≈ mean of f over a matrix's
 /// singular values. Weights are positive and sum to one; sigma lies in [0, 1].
@@ -81,8 +82,8 @@ inline std::pair<std::vector<double>, std::vector<double>> gauss_legendre(int co
 
 /// (count Σ weight σ^p)^(1/p), at least the largest σ: the norm of a matrix with `count` singular
 /// values so distributed.
-inline double norm_of(const Spectrum& s, double count, NormKind norm) {
-  const double p = norm == NormKind::Frobenius ? 2 : 8;
+inline double norm_of(const Spectrum& s, double count, Normalization norm) {
+  const double p = norm == Normalization::Schatten8 ? 8 : 2;
   double largest = 0, sum = 0;
   for (const double v : s.sigma) largest = std::max(largest, v);
   if (!(largest > 0)) return 0;
@@ -112,7 +113,7 @@ inline void normalize_weights(Spectrum& s) {
 /// @param rows, cols >= 1
 /// @param nodes per panel, 2 to 64; panels shrink by 1.5. The default resolves six optimal steps.
 /// @throws c10::Error for numbers out of their range.
-inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int nodes = 12) {
+inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, Normalization norm, int nodes = 12) {
   TORCH_CHECK(rows >= 1 && cols >= 1 && nodes >= 2 && nodes <= 64,
               "root_optim::gaussian_spectrum: expected rows, cols >= 1 and 2 to 64 nodes, got ",
               rows, ", ", cols, ", ", nodes);
@@ -120,9 +121,9 @@ inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, NormKind norm, int
   const auto n = static_cast<double>(std::max(rows, cols));
   if (std::min(rows, cols) == 1) return {{1.0}, {1.0}};
   const double gamma = m / n, root = std::sqrt(gamma);
-  const double scale = norm == NormKind::Frobenius
-                           ? 1 / std::sqrt(m)
-                           : 1 / std::pow(m * (1 + gamma * (6 + gamma * (6 + gamma))), 0.125);
+  const double scale = norm == Normalization::Schatten8
+                           ? 1 / std::pow(m * (1 + gamma * (6 + gamma * (6 + gamma))), 0.125)
+                           : 1 / std::sqrt(m);
   Spectrum s;
   const auto add = [&](double lambda, double weight) {
     s.sigma.push_back(std::min(1.0, std::sqrt(lambda) * scale));
@@ -180,8 +181,8 @@ struct HeavyTail {
 /// Quadrature: Gauss–Legendre in q, `nodes` (2 to 64) on each of `panels` (>= 1) equal panels.
 /// @param count >= 1.
 /// @throws c10::Error for numbers out of their range.
-inline Spectrum heavy_tailed_spectrum(int64_t count, NormKind norm, const HeavyTail& shape = {},
-                                      int nodes = 5, int panels = 32) {
+inline Spectrum heavy_tailed_spectrum(int64_t count, Normalization norm,
+                                      const HeavyTail& shape = {}, int nodes = 5, int panels = 32) {
   TORCH_CHECK(count >= 1 && nodes >= 2 && nodes <= 64 && panels >= 1,
               "root_optim::heavy_tailed_spectrum: expected count, panels >= 1 and 2 to 64 nodes, "
               "got ",
@@ -208,7 +209,7 @@ inline Spectrum heavy_tailed_spectrum(int64_t count, NormKind norm, const HeavyT
 
 /// Measured singular values of one matrix, in any order and scale.
 /// @throws c10::Error if there are none, or one is negative or not finite, or all are zero.
-inline Spectrum measured_spectrum(std::vector<double> singular_values, NormKind norm) {
+inline Spectrum measured_spectrum(std::vector<double> singular_values, Normalization norm) {
   const size_t count = singular_values.size();
   TORCH_CHECK(count > 0, "root_optim::measured_spectrum: expected singular values, got none");
   for (const double v : singular_values) {
@@ -277,5 +278,5 @@ inline double expected_mse(const Schedule& schedule, const Spectrum& spectrum) {
   return sum;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

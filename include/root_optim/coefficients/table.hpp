@@ -23,14 +23,16 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/coefficients/form.hpp>
+#include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/validation.hpp>
 #include <root_optim/core/finite.hpp>
-#include <root_optim/orthogonalizers/iteration_plan.hpp>  // Form
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The triples of one shape, with where they come from and the validator's figures.
 struct TableEntry {
@@ -91,7 +93,7 @@ class CoefficientTable {
     entry.rows = key.rows;
     entry.cols = key.cols;
     entry.precision = key.precision;
-    const auto options = ValidationOptions::for_precision(key.precision, NormKind::Schatten8);
+    const auto options = ValidationOptions::for_precision(key.precision, Normalization::Schatten8);
     check_schedule(entry.schedule, options, "CoefficientTable::set");
     entry.report = validate_schedule(entry.schedule, options);
     entries_.insert_or_assign(key, std::move(entry));
@@ -313,7 +315,8 @@ class CoefficientTable {
       }
 
       entry.report = validate_schedule(
-          entry.schedule, ValidationOptions::for_precision(entry.precision, NormKind::Schatten8));
+          entry.schedule,
+          ValidationOptions::for_precision(entry.precision, Normalization::Schatten8));
       const ValidationReport& r = entry.report;
       TORCH_CHECK(r.valid, "root_optim::CoefficientTable: ", source, ":", first,
                   ": expected coefficients that pass validation, got step ", r.failing_step,
@@ -332,5 +335,5 @@ class CoefficientTable {
   Entries entries_;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

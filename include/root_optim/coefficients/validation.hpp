@@ -17,17 +17,14 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/coefficients/normalization.hpp>
+#include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
-
-/// Arithmetic of the products.
-enum class Precision { Float64, Float32, BFloat16 };
-
-/// The norm X is divided by before the first step.
-enum class NormKind { Frobenius, Schatten8 };
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// What a schedule is checked against.
 struct ValidationOptions {
@@ -44,7 +41,7 @@ struct ValidationOptions {
   /// a + bλ + cλ² must stay within (0, 2a].
   double negative_eigenvalue = 1e-6;
 
-  static ValidationOptions for_precision(Precision precision, NormKind norm);
+  static ValidationOptions for_precision(Precision precision, Normalization norm);
 };
 
 /// u, the relative error of the computed norm plus that of the rounded quotient.
@@ -56,13 +53,13 @@ struct ValidationOptions {
 /// most ½‖E‖_S4/‖G‖_S4. With random rounding of size kε, ‖E‖_S4 ≈ kε·m^-¼ for ‖X‖_F = 1 and
 /// ‖G‖_S4 >= m^-¾, so ½kε√m: 3e-4 for k = 40, m = 65536 in float32. Taken as 1e-3; in float64 as
 /// 1e-6; in bfloat16 (G and G² rounded by 2⁻⁹ per entry: ¾·2⁻⁹·2, then X by 2⁻⁹) as 0.01.
-inline double start_slack_of(Precision precision, NormKind norm) {
+inline double start_slack_of(Precision precision, Normalization norm) {
   if (precision == Precision::BFloat16) return 0.01;
-  if (precision == Precision::Float32 && norm == NormKind::Schatten8) return 1e-3;
+  if (precision == Precision::Float32 && norm == Normalization::Schatten8) return 1e-3;
   return 1e-6;
 }
 
-inline ValidationOptions ValidationOptions::for_precision(Precision precision, NormKind norm) {
+inline ValidationOptions ValidationOptions::for_precision(Precision precision, Normalization norm) {
   ValidationOptions options;
   options.start_slack = start_slack_of(precision, norm);
   if (precision == Precision::BFloat16) {
@@ -364,5 +361,5 @@ inline int64_t gram_run_length(const Schedule& schedule, size_t first, double ne
   return count;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

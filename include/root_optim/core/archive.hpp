@@ -16,9 +16,10 @@
 #include <vector>
 
 #include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 inline void write_fields(torch::serialize::OutputArchive& archive, const Fields& fields) {
@@ -87,5 +88,5 @@ inline void read_tensor(torch::serialize::InputArchive& archive, const std::stri
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Whether `value` is neither infinite nor NaN, decided on its bits.
@@ -27,5 +29,5 @@ inline bool fits_float32(double value) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

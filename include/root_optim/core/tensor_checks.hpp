@@ -12,8 +12,10 @@
 #include <optional>
 #include <string>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Refuses what is none of the enumerators, which count from 0 to `last`.
@@ -71,5 +73,5 @@ inline void check_no_autograd(const at::Tensor& x, const char* who) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

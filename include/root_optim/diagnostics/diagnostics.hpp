@@ -27,9 +27,10 @@
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/exact_polar.hpp>
 #include <root_optim/stages/update.hpp>  // lr_scale
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// ‖X − Y‖_F / ‖Y‖_F in float64, over all dimensions; ‖X‖_F if Y is zero.
 ///
@@ -245,5 +246,5 @@ inline std::string to_string(const std::vector<MatrixReport>& reports) {
   return table;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

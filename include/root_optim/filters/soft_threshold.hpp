@@ -23,13 +23,15 @@
 #include <root_optim/core/policy.hpp>  // Fields
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/filters/detail/scaled_clamp.hpp>
+#include <root_optim/filters/outlier_split.hpp>
 #include <root_optim/kernels/frobenius_norm.hpp>
 #include <root_optim/kernels/order_statistic.hpp>
 #include <root_optim/kernels/reduce.hpp>
 #include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Computes the quantile q of the absolute values of each matrix, exactly.
 ///
@@ -55,50 +57,6 @@ inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
   // Not interpolated at a whole rank: the neighbor may be infinite.
   return position == rank ? lower : at::lerp(lower, upper, position - rank);
 }
-
-namespace detail {
-
-/// ε in the dtype of U; ∞ where ε = 0.
-inline at::Tensor limit_of(const at::Tensor& u, const at::Tensor& threshold) {
-  const at::Tensor unlimited =
-      at::full({}, std::numeric_limits<double>::infinity(), threshold.options());
-  return at::where(threshold.gt(0), threshold, unlimited).to(u.scalar_type());
-}
-
-/// clamp(U, −ε, ε), U itself where ε = 0.
-inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
-  const at::Tensor limit = limit_of(u, threshold);
-  if (at::GradMode::is_enabled()) return at::clamp(u, limit.neg(), limit);  // differentiable
-  at::Tensor body = temporary_like(u);
-  return at::clamp_out(body, u, limit.neg(), limit);
-}
-
-}  // namespace detail
-
-/// Splits U = O + B at a threshold: O = sign(U)·max(|U| − ε, 0), the outliers, and B = clamp(U, −ε, ε).
-///
-/// B is computed first and O = U − B, which is exact where |U| <= 2ε; U − soft(U) would lose B's
-/// digits to cancellation for large U. O + B equals U to one ulp of U. ε = 0 splits nothing: B = U.
-/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1] or [k, m, n], floating-point and on u's device; ε that
-///           is not > 0 (NaN, too) splits nothing -> (O, B) of u's shape. Nothing is written.
-/// @throws c10::Error for a u that is not [k, m, n] and a threshold of another shape.
-inline std::pair<at::Tensor, at::Tensor> split_outliers(const at::Tensor& u,
-                                                        const at::Tensor& threshold) {
-  detail::check_batch(u, "split_outliers");
-  detail::check_batch(threshold, "split_outliers");
-  TORCH_CHECK(threshold.size(0) == u.size(0) &&
-                  (threshold.sizes() == u.sizes() || threshold.numel() == u.size(0)),
-              "root_optim::split_outliers: expected one threshold per matrix or per entry of ",
-              u.sizes(), ", got shape ", threshold.sizes());
-  at::Tensor body = detail::clamp_to(u, threshold);
-  return {u.sub(body), body};
-}
-
-/// Filter: hands U on as it is. Muon's.
-struct NoFilter {
-  static constexpr const char* name = "no_filter";
-  at::Tensor operator()(const at::Tensor& u) const { return u; }
-};
 
 /// Filter: removes from each matrix U, the gradient or the momentum (FilterPlace), what exceeds a
 /// threshold, B = clamp(U, −ε, ε).
@@ -281,5 +239,5 @@ class SoftThreshold {
   int64_t passes_ = 3;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -21,8 +21,10 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #endif
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// to[i] ← from[i]. Allocates no tensor where dtypes and strides agree.
@@ -48,5 +50,5 @@ inline std::vector<at::Tensor> foreach_max_norm(const std::vector<at::Tensor>& t
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -14,9 +14,10 @@
 #include <numeric>
 
 #include <root_optim/kernels/reduce.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Σ x[i]², in float64, where squares of float32 neither overflow nor underflow.
@@ -54,5 +55,5 @@ inline at::Tensor frobenius_norms(const at::Tensor& x) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -21,9 +21,10 @@
 
 #include <root_optim/kernels/foreach.hpp>
 #include <root_optim/kernels/reduce.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// max |x[i]| of n numbers; NaN if there is one. With the sign bit cleared the order of values is the
@@ -94,5 +95,5 @@ inline at::Tensor max_abs_each(const std::vector<at::Tensor>& tensors) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -22,9 +22,10 @@
 #include <vector>
 
 #include <root_optim/kernels/parallel.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Two neighbors in ascending order of |x|.
@@ -140,5 +141,5 @@ inline std::pair<at::Tensor, at::Tensor> abs_order_statistics(const at::Tensor& 
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

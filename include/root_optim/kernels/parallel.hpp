@@ -10,8 +10,10 @@
 
 #include <cstdint>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// A loop over i from 0 to count − 1. Making it may take memory, running it takes none.
@@ -57,5 +59,5 @@ void for_each_parallel(int64_t count, const Body& body) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -12,9 +12,10 @@
 #include <vector>
 
 #include <root_optim/kernels/parallel.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// The entries of x [k, …] with each x[i] in one piece: x itself or, for transposed matrices, the matrices
@@ -50,5 +51,5 @@ void reduce_each(const T* values, int64_t k, int64_t n, Result* result, const Of
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -10,8 +10,10 @@
 
 #include <cstdint>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// out ← x yᵀ, or β·added + α·x yᵀ, for results that are symmetric in exact arithmetic.
@@ -48,5 +50,5 @@ inline void symmetric_product_out(at::Tensor& out, const at::Tensor& x, const at
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

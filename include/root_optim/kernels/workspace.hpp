@@ -14,8 +14,10 @@
 #include <limits>
 #include <vector>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Blocks of CPU memory. A block is free while no tensor uses it, which its count of references tells:
@@ -123,5 +125,5 @@ inline bool is_sole_owner(const at::Tensor& x) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

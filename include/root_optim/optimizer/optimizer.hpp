@@ -29,19 +29,18 @@
 
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/core/finite.hpp>
-#include <root_optim/filters/soft_threshold.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
 #include <root_optim/optimizer/detail/step_matrices.hpp>
+#include <root_optim/optimizer/detail/upgrade.hpp>
 #include <root_optim/optimizer/options.hpp>
-#include <root_optim/orthogonalizers/ada_newton.hpp>
-#include <root_optim/orthogonalizers/newton_schulz.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 namespace detail {
 
@@ -184,41 +183,6 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   size_t groups_added_ = 0;
   detail::Workspace workspace_;
 };
-
-/// ROOT: an outlier split of the gradient, by rows and columns, and AdaNewton.
-using Root = OrthogonalizedOptimizer<SoftThreshold, AdaNewton>;
-using RootOptions = Root::Options;
-
-/// Muon, with the defaults of torch.optim.Muon (EMA momentum, scale Original), and AdamW for what
-/// is not a matrix.
-template <>
-struct OptimizerDefaults<NoFilter, NewtonSchulz> {
-  static constexpr MomentumForm momentum_form = MomentumForm::Ema;
-  static constexpr LrScale scale = LrScale::Original;
-};
-using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
-using MuonOptions = Muon::Options;
-
-/// The type for ROOT as published, which the options of `root_paper` alone make it: options of one's
-/// own start from the split of `Root` and the coefficients of `Muon`.
-using RootPaper = OrthogonalizedOptimizer<SoftThreshold, NewtonSchulz>;
-using RootPaperOptions = RootPaper::Options;
-
-/// The whole published configuration of ROOT, for reproduction: quantile .90 + 1e-9, the paper's
-/// triples per shape (five steps), X / (‖X‖_F + 1e-7), sum momentum .95 with Nesterov, weight decay
-/// .1, scale 0.2·√max(m, n). The triple for 2048×2048 is not forward-invariant: it is run all the
-/// same, with one warning. The compute dtype is the library's default, where the reference computes
-/// in the gradient's dtype.
-/// Reference: arXiv 2511.20626.
-inline RootPaperOptions root_paper(double lr = 1e-3) {
-  return RootPaperOptions(lr)
-      .filter(SoftThreshold::published())
-      .filter_place(FilterPlace::Momentum)
-      .orthogonalizer(NewtonSchulz()
-                          .coefficients(CoefficientSet::root_paper())
-                          .normalization(Normalization::FrobeniusPlus)
-                          .allow_unsafe(true));
-}
 
 // ---------------------------------------------------------------------------------------------------
 
@@ -485,7 +449,9 @@ template <class F, class O>
 void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
-  const Checkpoint checkpoint = detail::read_checkpoint(archive);
+  StoredCheckpoint stored_checkpoint = detail::read_checkpoint(archive);
+  Checkpoint& checkpoint = stored_checkpoint.groups;
+  detail::upgrade(checkpoint, stored_checkpoint.format);
   TORCH_CHECK(checkpoint.size() == param_groups_.size(), "root_optim::load: expected ",
               param_groups_.size(), " parameter groups, got ", checkpoint.size());
   std::vector<Options> options;
@@ -558,5 +524,5 @@ void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive
   state_ = std::move(states);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The options of a parameter group and the state of a parameter. The optimizer that uses them, and
-// the named pairs of policies (RootOptions, MuonOptions), are in optimizer.hpp.
+// The options of a parameter group.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,30 +20,16 @@
 #include <root_optim/core/policy.hpp>
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/rule.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/stages/update.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// Which update rule a parameter follows.
-enum class Rule {
-  Auto,            ///< by rank and suitability of the shape (suitability.hpp): the default
-  Orthogonalized,  ///< filter, momentum, orthogonalizer; an error for rank < 2
-  AdamW            ///< AdamW
-};
-
-inline std::string to_string(Rule rule) {
-  switch (rule) {
-    case Rule::Auto:
-      return "auto";
-    case Rule::Orthogonalized:
-      return "orthogonalized";
-    case Rule::AdamW:
-      return "adamw";
-  }
-  return "unknown rule";
-}
+struct NoFilter;
+class NewtonSchulz;
 
 /// What a step does with gradients that are not finite (Inf or NaN).
 ///
@@ -72,12 +57,19 @@ enum class FilterPlace {
                 ///< unchanged. Costs a copy of these gradients beside them
 };
 
-/// The defaults that depend on the pair of policies. Specialize it to give a pair of your own
-/// others; optimizer.hpp does so for Muon.
+/// The defaults that depend on the pair of policies. Specialize it to give a pair of your own others.
 template <class OutlierFilter, class Orthogonalizer>
 struct OptimizerDefaults {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;
   static constexpr LrScale scale = LrScale::MatchRmsAdamW;
+};
+
+/// Muon's: those of torch.optim.Muon. Here, not in muon.hpp, so that a file which makes the pair without that
+/// header has the same defaults.
+template <>
+struct OptimizerDefaults<NoFilter, NewtonSchulz> {
+  static constexpr MomentumForm momentum_form = MomentumForm::Ema;
+  static constexpr LrScale scale = LrScale::Original;
 };
 
 /// Options of a parameter group: everything a step needs to know.
@@ -242,58 +234,5 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   }
 };
 
-/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
-/// two moments; the rest is undefined. Tensors have the parameter's shape and device, in float64
-/// for a float64 parameter and float32 for any other; counters are integers on its device, where
-/// they are counted: reading them waits for the device.
-struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
-  /// Number of steps that the parameter had a gradient for, those skipped included.
-  TORCH_ARG(int64_t, step) = 0;
-  /// Number of these that were skipped (NonFinite), one int64.
-  TORCH_ARG(at::Tensor, skipped);
-  /// Number of these in which its own gradient was not finite or overflowed the state (NonFinite),
-  /// one int64.
-  TORCH_ARG(at::Tensor, non_finite);
-  /// M, the momentum of a matrix.
-  TORCH_ARG(at::Tensor, momentum_buffer);
-  /// m, AdamW's first moment.
-  TORCH_ARG(at::Tensor, exp_avg);
-  /// v, AdamW's second moment.
-  TORCH_ARG(at::Tensor, exp_avg_sq);
-
- public:
-  // LibTorch's interface of parameter state.
-  void serialize(torch::serialize::InputArchive& archive) override {
-    ParamState read;
-    c10::IValue step;
-    archive.read("step", step);
-    TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
-    read.step_ = step.toInt();
-    detail::read_tensor(archive, "momentum_buffer", read.momentum_buffer_);
-    detail::read_tensor(archive, "exp_avg", read.exp_avg_);
-    detail::read_tensor(archive, "exp_avg_sq", read.exp_avg_sq_);
-    detail::read_tensor(archive, "skipped", read.skipped_);
-    detail::read_tensor(archive, "non_finite", read.non_finite_);
-    *this = std::move(read);
-  }
-  void serialize(torch::serialize::OutputArchive& archive) const override {
-    archive.write("step", c10::IValue(step_));
-    if (momentum_buffer_.defined()) archive.write("momentum_buffer", momentum_buffer_);
-    if (exp_avg_.defined()) archive.write("exp_avg", exp_avg_);
-    if (exp_avg_sq_.defined()) archive.write("exp_avg_sq", exp_avg_sq_);
-    if (skipped_.defined()) archive.write("skipped", skipped_);
-    if (non_finite_.defined()) archive.write("non_finite", non_finite_);
-  }
-
-  friend bool operator==(const ParamState& a, const ParamState& b) {
-    const auto same = [](const at::Tensor& x, const at::Tensor& y) {
-      return x.defined() == y.defined() && (!x.defined() || x.equal(y));
-    };
-    return a.step_ == b.step_ && same(a.momentum_buffer_, b.momentum_buffer_) &&
-           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_) &&
-           same(a.skipped_, b.skipped_) && same(a.non_finite_, b.non_finite_);
-  }
-};
-
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

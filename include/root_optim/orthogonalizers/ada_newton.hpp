@@ -26,9 +26,10 @@
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/orthogonalizers/iteration_plan.hpp>
 #include <root_optim/orthogonalizers/newton_schulz.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
 ///
@@ -223,5 +224,5 @@ class AdaNewton {
   std::shared_ptr<detail::DesignCache> designs_;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

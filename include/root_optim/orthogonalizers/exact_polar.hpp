@@ -17,9 +17,10 @@
 #include <root_optim/core/finite.hpp>
 #include <root_optim/core/policy.hpp>  // Fields
 #include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Computes the orthogonal polar factor UᵣVᵣᵀ of each matrix X = UΣVᵀ by SVD in float64.
 ///
@@ -90,5 +91,5 @@ class ExactPolar {
   std::optional<double> tolerance_;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

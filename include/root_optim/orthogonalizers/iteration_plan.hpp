@@ -11,19 +11,14 @@
 #include <cstdint>
 #include <vector>
 
+#include <root_optim/coefficients/form.hpp>
+#include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/quintic.hpp>     // Schedule
-#include <root_optim/coefficients/validation.hpp>  // Precision, gram_run_length
+#include <root_optim/coefficients/validation.hpp>  // gram_run_length
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
-
-/// How the polynomials of a schedule are applied.
-enum class Form {
-  Auto,    ///< Gram where the precision allows it and it costs less, else Direct
-  Direct,  ///< X ← aX + (bA + cA²)X with A = XXᵀ at every step
-  Gram     ///< the steps act on the m × m Gram matrix alone and are applied to X once per run; not
-           ///< in bfloat16, which stays direct
-};
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A form, with the steps grouped into runs that share one Gram matrix (Direct: one step a run).
 struct IterationPlan {
@@ -127,5 +122,5 @@ inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& 
   return form == Form::Gram || gram.cost < direct.cost ? gram : direct;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

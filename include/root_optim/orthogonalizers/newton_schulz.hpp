@@ -19,6 +19,7 @@
 #include <string>
 #include <utility>
 
+#include <root_optim/coefficients/normalization.hpp>
 #include <root_optim/coefficients/published.hpp>
 #include <root_optim/coefficients/validation.hpp>
 #include <root_optim/core/finite.hpp>
@@ -26,21 +27,10 @@
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/orthogonalizers/detail/iteration.hpp>
 #include <root_optim/orthogonalizers/iteration_plan.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
-
-/// How a matrix is scaled before the first step so that its singular values lie in [0, 1].
-enum class Normalization {
-  /// X / max(‖X‖_F, ε): torch.optim.Muon.
-  FrobeniusFloor,
-  /// X / (‖X‖_F + ε): ROOT as published.
-  FrobeniusPlus,
-  /// X / ‖X‖_S8, the Schatten-8 norm (Σσ⁸)^⅛ = ‖(XXᵀ)²‖_F^¼, from products that the first step
-  /// forms anyway. Never below σ_max and much closer to it than ‖X‖_F: for a Gaussian 2048² worth
-  /// about one step. Scale invariant: no absolute ε.
-  Schatten8
-};
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Settings of `orthogonalize` beside the coefficients.
 struct OrthogonalizeOptions {
@@ -89,10 +79,9 @@ inline Precision precision_of(at::ScalarType dtype, const at::Tensor& x) {
 }
 
 /// Refuses coefficients that fail the check of coefficients/validation.hpp.
-inline void require_valid(const Schedule& schedule, Precision precision, bool schatten8,
+inline void require_valid(const Schedule& schedule, Precision precision, Normalization norm,
                           bool allow_unsafe) {
-  const auto limits = ValidationOptions::for_precision(
-      precision, schatten8 ? NormKind::Schatten8 : NormKind::Frobenius);
+  const auto limits = ValidationOptions::for_precision(precision, norm);
   if (!allow_unsafe) {
     check_schedule(schedule, limits, "orthogonalize");
   } else if (!validate_schedule(schedule, limits).valid) {
@@ -140,9 +129,8 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   TORCH_CHECK(detail::is_finite(options.eps) && options.eps >= 0,
               "root_optim::orthogonalize: expected eps to be finite and >= 0, got ", options.eps);
   const at::ScalarType dtype = options.compute_dtype.value_or(default_compute_dtype(x));
-  const bool schatten8 = options.normalization == Normalization::Schatten8;
   const Precision precision = detail::precision_of(dtype, x);
-  detail::require_valid(schedule, precision, schatten8, options.allow_unsafe);
+  detail::require_valid(schedule, precision, options.normalization, options.allow_unsafe);
   if (x.numel() == 0) return x.clone();
   // Autocast left on would change the dtype of some products and not of others.
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
@@ -152,15 +140,12 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   if (m > n) matrices = matrices.transpose(1, 2);
   // Half-precision inputs are normalized in float32; only then may the compute dtype round.
   if (x.element_size() < 4) matrices = matrices.to(at::kFloat);
-  matrices = schatten8 ? detail::scale_by_max(matrices, dtype, options.overwrite)
-                       : detail::scale_by_frobenius(
-                             matrices, options.normalization == Normalization::FrobeniusFloor,
-                             options.eps, dtype, options.overwrite);
+  matrices = detail::scaled(matrices, options.normalization, options.eps, dtype, options.overwrite);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision, options.form);
   at::Tensor result =
       plan.form == Form::Gram
-          ? detail::iterate_gram(matrices, schedule, plan.runs, plan.blocks, schatten8)
-          : detail::iterate_direct(matrices, schedule, plan.blocks, schatten8);
+          ? detail::iterate_gram(matrices, schedule, plan.runs, plan.blocks, options.normalization)
+          : detail::iterate_direct(matrices, schedule, plan.blocks, options.normalization);
   if (m > n) result = result.transpose(1, 2);
   return result.to(x.scalar_type()).reshape(x.sizes());
 }
@@ -255,9 +240,9 @@ class NewtonSchulz {
   /// dtype for this parameter.
   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
     const at::ScalarType dtype = options_.compute_dtype.value_or(default_compute_dtype(parameter));
-    detail::require_valid(
-        coefficients_.schedule(rows, cols, steps_), detail::precision_of(dtype, parameter),
-        options_.normalization == Normalization::Schatten8, options_.allow_unsafe);
+    detail::require_valid(coefficients_.schedule(rows, cols, steps_),
+                          detail::precision_of(dtype, parameter), options_.normalization,
+                          options_.allow_unsafe);
   }
 
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
@@ -287,5 +272,5 @@ class NewtonSchulz {
   OrthogonalizeOptions options_ = published_options();
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

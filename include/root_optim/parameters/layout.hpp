@@ -19,9 +19,10 @@
 #include <vector>
 
 #include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// How a tensor becomes matrices; a value type.
 ///
@@ -231,5 +232,5 @@ inline at::Tensor block_matrices(const at::Tensor& view, const Layout& layout) {
       {product(sizes.begin(), row_dim), *row_dim, product(row_dim + 1, sizes.end())});
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

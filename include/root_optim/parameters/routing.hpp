@@ -29,12 +29,13 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/optimizer/options.hpp>       // Rule
-#include <root_optim/parameters/layout.hpp>       // Layout, matrix_shapes
+#include <root_optim/parameters/layout.hpp>  // Layout, matrix_shapes
+#include <root_optim/parameters/rule.hpp>
 #include <root_optim/parameters/suitability.hpp>  // suitability, matrix_suitability
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Where one parameter goes, and why.
 struct RoutingEntry {
@@ -358,5 +359,5 @@ inline std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

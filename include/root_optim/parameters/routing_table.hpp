@@ -23,12 +23,13 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/optimizer/options.hpp>   // Rule
 #include <root_optim/parameters/layout.hpp>   // Layout
 #include <root_optim/parameters/routing.hpp>  // RoutingEntry, RoutingOverride, route_entries
+#include <root_optim/parameters/rule.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 namespace detail {
 
@@ -161,5 +162,5 @@ std::vector<torch::optim::OptimizerParamGroup> param_groups(
   return route(module, options, override_entry, std::move(output_heads)).groups();
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -15,9 +15,10 @@
 #include <vector>
 
 #include <root_optim/parameters/layout.hpp>  // Layout, MatrixShape, matrix_shapes
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A matrix with a smaller side goes to AdamW: a handful of singular values is no spectrum to even
 /// out.
@@ -75,5 +76,5 @@ inline Suitability suitability(c10::IntArrayRef shape, const Layout& layout) {
   return verdict;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

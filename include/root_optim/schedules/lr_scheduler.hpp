@@ -15,9 +15,10 @@
 #include <vector>
 
 #include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The factor that a learning rate is multiplied by at step t = 0, 1, …; a value type.
 ///
@@ -146,5 +147,5 @@ class LrScheduler : public torch::optim::LRScheduler {
   int64_t step_ = 0;
 };
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

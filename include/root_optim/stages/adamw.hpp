@@ -10,9 +10,10 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The new moments and the new parameter value of one AdamW step.
 struct AdamWResult {
@@ -72,5 +73,5 @@ inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gra
   return result;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

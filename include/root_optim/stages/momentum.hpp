@@ -13,9 +13,10 @@
 
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// How gradients are accumulated. From a zero start the two differ by the factor 1 − μ only, which
 /// orthogonalization removes; the stored buffer and a fixed threshold differ.
@@ -66,5 +67,5 @@ inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& 
   return {next, update};
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

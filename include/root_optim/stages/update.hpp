@@ -15,9 +15,10 @@
 #include <cstdint>
 
 #include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// What the learning rate of a matrix of `rows` × `cols` is multiplied by. Rows and columns are
 /// those of the matrix as laid out (Layout), before any transposition.
@@ -73,5 +74,5 @@ inline void add_direction(const at::Tensor& value, const at::Tensor& direction, 
   value.add_(direction, -lr * scale);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

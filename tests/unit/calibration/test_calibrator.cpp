@@ -80,11 +80,11 @@ TEST_CASE("gram_singular_values: those of the SVD, whatever the scale", "[calibr
 
 TEST_CASE("calibrated_entry: nearer on what was seen, valid, and usable elsewhere",
           "[calibrator]") {
-  const Spectrum seen = condensed(heavy_tailed_spectrum(64, NormKind::Schatten8, {0.05, 1e5}));
+  const Spectrum seen = condensed(heavy_tailed_spectrum(64, Normalization::Schatten8, {0.05, 1e5}));
   const TableEntry entry = calibrated_entry(96, 64, seen, 5);
   CHECK(expected_mse(entry.schedule, seen) <
         expected_mse(default_schedule(5, Precision::Float32), seen));
-  const Spectrum gaussian = gaussian_spectrum(64, 96, NormKind::Schatten8);
+  const Spectrum gaussian = gaussian_spectrum(64, 96, Normalization::Schatten8);
   CHECK(expected_mse(entry.schedule, gaussian) < 0.05);
   CHECK(entry.origin == "calibrated");
   CoefficientTable table;
@@ -126,7 +126,7 @@ TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
   Calibrator<SoftThreshold> calibrator(optimizer, every(1));
   const at::Tensor sigma = at::pow(10.0, at::linspace(0, -3, 32, at::kDouble));
   const Spectrum truth = measured_spectrum(
-      {sigma.data_ptr<double>(), sigma.data_ptr<double>() + 32}, NormKind::Schatten8);
+      {sigma.data_ptr<double>(), sigma.data_ptr<double>() + 32}, Normalization::Schatten8);
   const auto entry = [&] {
     return *static_cast<RootOptions&>(optimizer.param_groups()[0].options())
                 .orthogonalizer()
@@ -144,7 +144,8 @@ TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
   }
   DesignOptions design;
   design.steps = static_cast<int64_t>(entry().schedule.size());
-  design.validation = ValidationOptions::for_precision(Precision::Float32, NormKind::Schatten8);
+  design.validation =
+      ValidationOptions::for_precision(Precision::Float32, Normalization::Schatten8);
   const double best = expected_mse(design_schedule(truth, design).schedule, truth);
   const double reached = expected_mse(entry().schedule, truth);
   INFO("first " << first << ", reached " << reached << ", best " << best);

@@ -58,7 +58,7 @@ long double largest_output(const Schedule& schedule, double end, bool* positive)
 Design design(const Spectrum& spectrum, int64_t steps, Precision precision = Precision::BFloat16) {
   DesignOptions options;
   options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
+  options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
   return design_schedule(spectrum, options);
 }
 
@@ -70,9 +70,11 @@ void check_safe(const Design& d, double start_slack) {
   CHECK(positive);
 }
 
-Spectrum gaussian(int64_t m, int64_t n) { return gaussian_spectrum(m, n, NormKind::Schatten8); }
+Spectrum gaussian(int64_t m, int64_t n) {
+  return gaussian_spectrum(m, n, Normalization::Schatten8);
+}
 Spectrum gaussian_fine(int64_t m, int64_t n) {
-  return gaussian_spectrum(m, n, NormKind::Schatten8, 48);
+  return gaussian_spectrum(m, n, Normalization::Schatten8, 48);
 }
 
 }  // namespace
@@ -118,8 +120,8 @@ TEST_CASE("gaussian_spectrum: a probability with the norm it was divided by",
     for (const int64_t n : {m, m + 1, 4 * m, int64_t{65536}}) {
       INFO(m << " x " << n);
       const auto count = static_cast<double>(m);
-      const Spectrum f = gaussian_spectrum(m, n, NormKind::Frobenius);
-      const Spectrum s = gaussian_spectrum(n, m, NormKind::Schatten8);
+      const Spectrum f = gaussian_spectrum(m, n, Normalization::FrobeniusFloor);
+      const Spectrum s = gaussian_spectrum(n, m, Normalization::Schatten8);
       CHECK(std::abs(power_sum(f, 0) - 1) < 1e-12);
       // The finite-size tails are not in the moments that normalize.
       CHECK(std::abs(count * power_sum(f, 2) - 1) < 3 / count);
@@ -127,8 +129,8 @@ TEST_CASE("gaussian_spectrum: a probability with the norm it was divided by",
       CHECK(*std::max_element(s.sigma.begin(), s.sigma.end()) <= 1);
     }
   }
-  CHECK(gaussian_spectrum(1, 7, NormKind::Frobenius).sigma == std::vector<double>{1});
-  CHECK_THROWS_AS(gaussian_spectrum(0, 7, NormKind::Frobenius), c10::Error);
+  CHECK(gaussian_spectrum(1, 7, Normalization::FrobeniusFloor).sigma == std::vector<double>{1});
+  CHECK_THROWS_AS(gaussian_spectrum(0, 7, Normalization::FrobeniusFloor), c10::Error);
 }
 
 TEST_CASE("gaussian_spectrum: published sets have their published errors", "[coefficient_design]") {
@@ -142,7 +144,7 @@ TEST_CASE("gaussian_spectrum: published sets have their published errors", "[coe
               {16384, .0425, .0040, .0003}};
   for (const auto& row : rows) {
     INFO("2048 x " << row.n);
-    const Spectrum s = gaussian_spectrum(2048, row.n, NormKind::Frobenius, 24);
+    const Spectrum s = gaussian_spectrum(2048, row.n, Normalization::FrobeniusFloor, 24);
     const auto mse = [&](const CoefficientSet& set) {
       return expected_mse(set.schedule(2048, row.n, 5), s);
     };
@@ -184,7 +186,7 @@ TEST_CASE("heavy_tailed_spectrum: its median and condition are those asked for",
   HeavyTail shape;
   shape.median = 1e-3;
   shape.condition = 1e8;
-  const Spectrum s = heavy_tailed_spectrum(512, NormKind::Schatten8, shape, 8, 128);
+  const Spectrum s = heavy_tailed_spectrum(512, Normalization::Schatten8, shape, 8, 128);
   const double top = *std::max_element(s.sigma.begin(), s.sigma.end());
   const double bottom = *std::min_element(s.sigma.begin(), s.sigma.end());
   double below = 0;
@@ -194,23 +196,25 @@ TEST_CASE("heavy_tailed_spectrum: its median and condition are those asked for",
   CHECK(top / bottom < 1.01e8);
   CHECK(std::abs(power_sum(s, 0) - 1) < 1e-12);
   shape.condition = 10;
-  CHECK_THROWS_AS(heavy_tailed_spectrum(512, NormKind::Schatten8, shape), c10::Error);
+  CHECK_THROWS_AS(heavy_tailed_spectrum(512, Normalization::Schatten8, shape), c10::Error);
 }
 
 TEST_CASE("measured_spectrum and mixture: normalized, and errors", "[coefficient_design]") {
-  const Spectrum s = measured_spectrum({3, 4}, NormKind::Frobenius);
+  const Spectrum s = measured_spectrum({3, 4}, Normalization::FrobeniusFloor);
   CHECK(s.sigma == std::vector<double>{0.6, 0.8});
   CHECK(s.weight == std::vector<double>{0.5, 0.5});
   // 1e300^8 overflows unless scaled first.
-  CHECK(measured_spectrum({1e300, 0}, NormKind::Schatten8).sigma == std::vector<double>{1, 0});
-  const Spectrum mixed = mixture({{3, s}, {1, measured_spectrum({2}, NormKind::Frobenius)}});
+  CHECK(measured_spectrum({1e300, 0}, Normalization::Schatten8).sigma == std::vector<double>{1, 0});
+  const Spectrum mixed =
+      mixture({{3, s}, {1, measured_spectrum({2}, Normalization::FrobeniusFloor)}});
   CHECK(mixed.sigma == std::vector<double>{0.6, 0.8, 1});
   CHECK(mixed.weight == std::vector<double>{0.375, 0.375, 0.25});
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  CHECK_THROWS_WITH(measured_spectrum({}, NormKind::Frobenius), contains("got none"));
-  CHECK_THROWS_WITH(measured_spectrum({0, 0}, NormKind::Frobenius), contains("got zeros only"));
-  CHECK_THROWS_AS(measured_spectrum({1, nan}, NormKind::Frobenius), c10::Error);
-  CHECK_THROWS_AS(measured_spectrum({1, -1}, NormKind::Frobenius), c10::Error);
+  CHECK_THROWS_WITH(measured_spectrum({}, Normalization::FrobeniusFloor), contains("got none"));
+  CHECK_THROWS_WITH(measured_spectrum({0, 0}, Normalization::FrobeniusFloor),
+                    contains("got zeros only"));
+  CHECK_THROWS_AS(measured_spectrum({1, nan}, Normalization::FrobeniusFloor), c10::Error);
+  CHECK_THROWS_AS(measured_spectrum({1, -1}, Normalization::FrobeniusFloor), c10::Error);
   CHECK_THROWS_AS(mixture({}), c10::Error);
   CHECK_THROWS_WITH(mixture({{0, s}}), contains("expected finite weights > 0, got 0"));
   const Schedule schedule = CoefficientSet::jordan().schedule(8, 8, 5);
@@ -258,8 +262,8 @@ TEST_CASE("design_schedule: Gaussian spectra, far below the published sets",
 
 TEST_CASE("design_schedule: heavy tails, below Polar Express at equal steps",
           "[coefficient_design]") {
-  const Spectrum s = heavy_tailed_spectrum(512, NormKind::Schatten8);
-  const Spectrum fine = heavy_tailed_spectrum(512, NormKind::Schatten8, {}, 16, 256);
+  const Spectrum s = heavy_tailed_spectrum(512, Normalization::Schatten8);
+  const Spectrum fine = heavy_tailed_spectrum(512, Normalization::Schatten8, {}, 16, 256);
   for (const int64_t steps : {5, 8, 12}) {
     const Design d = design(s, steps, Precision::Float32);
     INFO("steps " << steps);
@@ -273,8 +277,8 @@ TEST_CASE("design_schedule: heavy tails, below Polar Express at equal steps",
 TEST_CASE("design_mixture: minimizes the mean of the relative errors", "[coefficient_design]") {
   const std::vector<std::pair<double, Spectrum>> parts = {
       {1, gaussian(256, 256)},
-      {1, heavy_tailed_spectrum(256, NormKind::Schatten8, {0.1, 1e4})},
-      {2, heavy_tailed_spectrum(256, NormKind::Schatten8, {1e-4, 1e10})}};
+      {1, heavy_tailed_spectrum(256, Normalization::Schatten8, {0.1, 1e4})},
+      {2, heavy_tailed_spectrum(256, Normalization::Schatten8, {1e-4, 1e10})}};
   DesignOptions options;
   options.steps = 8;
   const Design d = design_mixture(parts, options);
@@ -306,7 +310,7 @@ TEST_CASE("design_schedule: starts from a schedule in any scale", "[coefficient_
   DesignOptions options;
   options.max_iterations = 1;
   options.warm_start = CoefficientSet::jordan().schedule(1, 1, 5);
-  const Spectrum s = measured_spectrum({1, .5, .25, .125}, NormKind::Schatten8);
+  const Spectrum s = measured_spectrum({1, .5, .25, .125}, Normalization::Schatten8);
   const Design d = design_schedule(s, options);
   check_safe(d, 0.02);
   CHECK(d.mse <= expected_mse(options.warm_start, s));
@@ -327,13 +331,13 @@ TEST_CASE("design_schedule: safe for every shape and number of steps", "[coeffic
 }
 
 TEST_CASE("design_schedule: the same input gives the same bytes", "[coefficient_design]") {
-  const Spectrum s =
-      mixture({{1, gaussian(256, 1024)}, {3, heavy_tailed_spectrum(256, NormKind::Schatten8)}});
+  const Spectrum s = mixture(
+      {{1, gaussian(256, 1024)}, {3, heavy_tailed_spectrum(256, Normalization::Schatten8)}});
   CHECK(design(s, 6).schedule == design(s, 6).schedule);
 }
 
 TEST_CASE("design_schedule: one singular value is sent to one", "[coefficient_design]") {
-  const Design d = design(measured_spectrum({0.3, 0.3, 0.3, 0.3}, NormKind::Schatten8), 3);
+  const Design d = design(measured_spectrum({0.3, 0.3, 0.3, 0.3}, Normalization::Schatten8), 3);
   CHECK(d.mse < 1e-12);
   check_safe(d, 0.02);
 }

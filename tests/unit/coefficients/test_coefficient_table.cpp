@@ -96,7 +96,7 @@ TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
   designed.schedule = design_for_shape(64, 96, 5).schedule;
   designed.form = Form::Gram;
   designed.origin = "designed";
-  designed.spectrum = condensed(heavy_tailed_spectrum(64, NormKind::Schatten8));
+  designed.spectrum = condensed(heavy_tailed_spectrum(64, Normalization::Schatten8));
   table.set(designed);
   table.set(64, 64, design_for_shape(64, 64, 3, Precision::BFloat16).schedule, Precision::BFloat16);
   const std::string text = table.to_text();
@@ -126,7 +126,7 @@ TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of 
   ShapeModel gaussian;
   gaussian.gaussian_weight = 1;
   for (const int64_t n : {512, 1024, 4096}) {
-    const Spectrum spectrum = gaussian_spectrum(512, n, NormKind::Schatten8, 32);
+    const Spectrum spectrum = gaussian_spectrum(512, n, Normalization::Schatten8, 32);
     const double own =
         expected_mse(design_for_shape(512, n, 5, Precision::Float32, gaussian).schedule, spectrum);
     const double mixed = expected_mse(design_for_shape(512, n, 5).schedule, spectrum);

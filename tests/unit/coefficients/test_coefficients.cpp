@@ -23,11 +23,11 @@ using test::contains;
 
 namespace {
 
-ValidationOptions float32(NormKind norm = NormKind::Schatten8) {
+ValidationOptions float32(Normalization norm = Normalization::Schatten8) {
   return ValidationOptions::for_precision(Precision::Float32, norm);
 }
 ValidationOptions bfloat16() {
-  return ValidationOptions::for_precision(Precision::BFloat16, NormKind::Schatten8);
+  return ValidationOptions::for_precision(Precision::BFloat16, Normalization::Schatten8);
 }
 
 Schedule five(const CoefficientSet& set) { return set.schedule(768, 3072, 5); }
@@ -66,11 +66,12 @@ Extremes sample(const Schedule& schedule, double end, int count, double noise = 
 
 /// Mean relative error over a Gaussian matrix and nearly to very rank-deficient ones.
 double mean_error(const Schedule& schedule) {
-  double sum = std::sqrt(expected_mse(schedule, gaussian_spectrum(512, 512, NormKind::Schatten8)));
+  double sum =
+      std::sqrt(expected_mse(schedule, gaussian_spectrum(512, 512, Normalization::Schatten8)));
   const HeavyTail tails[] = {{0.1, 1e4}, {0.03, 1e6}, {0.003, 1e8}, {1e-4, 1e10}};
   for (const HeavyTail& tail : tails) {
     sum += std::sqrt(
-        expected_mse(schedule, heavy_tailed_spectrum(512, NormKind::Schatten8, tail, 8, 64)));
+        expected_mse(schedule, heavy_tailed_spectrum(512, Normalization::Schatten8, tail, 8, 64)));
   }
   return sum / 5;
 }
@@ -163,7 +164,7 @@ TEST_CASE("CoefficientSet: names, equality and fields", "[coefficients]") {
 }
 
 TEST_CASE("validate_schedule: accepts the published sets that are safe", "[coefficients]") {
-  for (const NormKind norm : {NormKind::Frobenius, NormKind::Schatten8}) {
+  for (const Normalization norm : {Normalization::FrobeniusFloor, Normalization::Schatten8}) {
     for (const auto& set : {CoefficientSet::jordan(), CoefficientSet::you(),
                             CoefficientSet::polar_express(1.01), CoefficientSet::cubic()}) {
       const ValidationReport report = validate_schedule(five(set), float32(norm));
@@ -385,7 +386,7 @@ TEST_CASE("default_schedule: safe in its precision, and more accurate than Polar
     for (const Precision precision :
          {Precision::Float64, Precision::Float32, Precision::BFloat16}) {
       if (precision == Precision::BFloat16 && of != precision) continue;
-      for (const NormKind norm : {NormKind::Frobenius, NormKind::Schatten8}) {
+      for (const Normalization norm : {Normalization::FrobeniusFloor, Normalization::Schatten8}) {
         const ValidationReport report =
             validate_schedule(schedule, ValidationOptions::for_precision(precision, norm));
         INFO(report.reason);
@@ -409,8 +410,9 @@ TEST_CASE("default_schedule: safe in its precision, and more accurate than Polar
       const auto polar_express = CoefficientSet::polar_express(1.01).schedule(1, 1, steps);
       CHECK(mean_error(schedule) < mean_error(polar_express));
     }
-    CHECK(std::sqrt(expected_mse(schedule, gaussian_spectrum(2048, 2048, NormKind::Schatten8))) <
-          (steps >= 5 ? 0.08 : 0.2));
+    CHECK(
+        std::sqrt(expected_mse(schedule, gaussian_spectrum(2048, 2048, Normalization::Schatten8))) <
+        (steps >= 5 ? 0.08 : 0.2));
   }
   CHECK_THROWS_WITH(default_schedule(2), contains("got 2"));
   CHECK_THROWS_WITH(default_schedule(13), contains("got 13"));

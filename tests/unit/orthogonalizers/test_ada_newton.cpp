@@ -50,7 +50,7 @@ TEST_CASE("the budget decides the number of steps by shape", "[ada_newton]") {
 TEST_CASE("the shipped triples are valid in every precision", "[ada_newton]") {
   const Precision precision = GENERATE(Precision::Float64, Precision::Float32, Precision::BFloat16);
   const auto limits =
-      root_optim::ValidationOptions::for_precision(precision, root_optim::NormKind::Schatten8);
+      root_optim::ValidationOptions::for_precision(precision, root_optim::Normalization::Schatten8);
   for (int64_t n = root_optim::min_default_steps; n <= root_optim::max_default_steps; ++n) {
     const auto report =
         root_optim::validate_schedule(AdaNewton().steps(n).schedule(64, 96, precision), limits);

@@ -17,9 +17,10 @@
 #include <vector>
 
 #include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// CRC-64: any one flipped bit changes it, and any burst of up to 64.
@@ -116,5 +117,5 @@ inline void check_digest(const std::string& bytes) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -23,8 +23,10 @@
 #include <unistd.h>
 #endif
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// What is left in a stream.
@@ -117,5 +119,5 @@ inline void replace_file(const std::string& path, const std::string& bytes, cons
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -19,9 +19,10 @@
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/validation.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The odd quintic closest to 1 on [low, high] in the maximum norm, by Remez exchange.
 /// @param error set to the largest deviation, if given
@@ -77,7 +78,7 @@ struct DesignOptions {
   int64_t steps = 5;  ///< 1 to 16
   /// The check that the result passes. The default serves float32 and bfloat16 alike.
   ValidationOptions validation =
-      ValidationOptions::for_precision(Precision::BFloat16, NormKind::Schatten8);
+      ValidationOptions::for_precision(Precision::BFloat16, Normalization::Schatten8);
   /// Largest number of Levenberg–Marquardt iterations over all starts; 0: what takes about 20 ms on
   /// one core of 2.7 GHz.
   int64_t max_iterations = 0;
@@ -502,5 +503,5 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
   return best;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

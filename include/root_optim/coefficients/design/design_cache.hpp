@@ -14,9 +14,10 @@
 #include <root_optim/coefficients/design/shape_model.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/validation.hpp>  // Precision
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// `design_for_shape` with a memory. Internally synchronized; designs do not depend on the order in
@@ -54,5 +55,5 @@ class DesignCache {
 };
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -17,9 +17,10 @@
 #include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/validation.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// What a shape's coefficients are designed for: a Gaussian matrix of that shape and heavy-tailed
 /// families (the paper calibrates on random and real matrices).
@@ -43,12 +44,13 @@ inline std::vector<std::pair<double, Spectrum>> shape_spectra(int64_t rows, int6
       model.gaussian_weight, " and ", model.tails.size(), " tails");
   std::vector<std::pair<double, Spectrum>> parts;
   if (model.gaussian_weight > 0) {
-    parts.emplace_back(model.gaussian_weight, gaussian_spectrum(rows, cols, NormKind::Schatten8));
+    parts.emplace_back(model.gaussian_weight,
+                       gaussian_spectrum(rows, cols, Normalization::Schatten8));
   }
   for (const HeavyTail& tail : model.tails) {
     if (model.gaussian_weight == 1) break;
     parts.emplace_back((1 - model.gaussian_weight) / static_cast<double>(model.tails.size()),
-                       heavy_tailed_spectrum(std::min(rows, cols), NormKind::Schatten8, tail));
+                       heavy_tailed_spectrum(std::min(rows, cols), Normalization::Schatten8, tail));
   }
   return parts;
 }
@@ -62,12 +64,12 @@ inline Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
                                const ShapeModel& model = {}) {
   DesignOptions options;
   options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, NormKind::Schatten8);
+  options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
   if (steps >= min_default_steps && steps <= max_default_steps) {
     options.warm_start = default_schedule(steps, precision);
   }
   return design_mixture(shape_spectra(rows, cols, model), options);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -19,9 +19,10 @@
 #include <vector>
 
 #include <root_optim/kernels/parallel.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// What determines ε_ij = κ·r_i·c_j/mean|U| + floor; see SoftThreshold.
@@ -134,5 +135,5 @@ inline void scaled_clamp(const at::Tensor& u, const ScaledLimit& limit, const at
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

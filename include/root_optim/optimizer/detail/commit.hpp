@@ -17,9 +17,10 @@
 
 #include <root_optim/kernels/foreach.hpp>
 #include <root_optim/kernels/parallel.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Whether copying is to move memory on the CPU: one dtype, one order of elements, no gaps.
@@ -102,5 +103,5 @@ class Commit {
 };
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

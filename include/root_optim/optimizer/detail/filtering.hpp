@@ -13,9 +13,10 @@
 
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
@@ -45,5 +46,5 @@ at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layou
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -22,9 +22,10 @@
 #include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/momentum.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// The options of a group.
@@ -112,5 +113,5 @@ std::vector<NextMatrix> next_update(OrthogonalizedOptimizer<F, O>& optimizer,
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

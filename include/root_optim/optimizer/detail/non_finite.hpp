@@ -17,11 +17,13 @@
 #include <vector>
 
 #include <root_optim/optimizer/detail/commit.hpp>
-#include <root_optim/optimizer/options.hpp>                   // NonFinite, ParamState
+#include <root_optim/optimizer/options.hpp>                   // NonFinite
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// x in `dtype`, itself where it has it: `Tensor::to` would be an operator all the same.
@@ -97,5 +99,5 @@ inline at::Tensor cleaned(const at::Tensor& gradient, NonFinite policy) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -20,9 +20,10 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/detail/fused_adamw.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Parameters that are stepped in one way: by the fused kernel or not, with state of one dtype, after
@@ -132,5 +133,5 @@ void step_adamw(const Options& options, const std::vector<at::Tensor>& parameter
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

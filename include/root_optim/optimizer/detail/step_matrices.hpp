@@ -27,9 +27,10 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/stages/update.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Tensors of one shape along a new first dimension, in `dtype`; a view when there is only one of it.
@@ -141,5 +142,5 @@ void step_matrices(const OrthogonalizedOptions<F, O>& options,
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -17,14 +17,16 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/coefficients/normalization.hpp>
 #include <root_optim/coefficients/quintic.hpp>  // Schedule
 #include <root_optim/kernels/frobenius_norm.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/kernels/symmetric_product.hpp>
 #include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// The floor that keeps a division by a norm of zero finite: the smallest normal number.
@@ -52,13 +54,13 @@ inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool o
   return as_compute_dtype(divided(x, largest, overwrite), dtype);
 }
 
-/// x [k, m, n] over max(‖x‖_F, eps) (`floor`) or ‖x‖_F + eps, in `dtype`. The norm is accumulated
+/// x [k, m, n] over max(‖x‖_F, eps) (FrobeniusFloor) or ‖x‖_F + eps (FrobeniusPlus), in `dtype`. The norm is accumulated
 /// in float64: float32 squares overflow and underflow near 1e±20. Written over x if `overwrite` says
 /// so.
-inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps,
+inline at::Tensor scale_by_frobenius(const at::Tensor& x, Normalization norm_kind, double eps,
                                      at::ScalarType dtype, bool overwrite = false) {
   at::Tensor norm = frobenius_norms(x);
-  if (floor) {
+  if (norm_kind == Normalization::FrobeniusFloor) {
     norm.clamp_min_(eps);
   } else {
     norm.add_(eps);
@@ -68,6 +70,14 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, bool floor, double eps
   const at::Tensor root =
       norm.clamp_min_(smallest_normal(x.scalar_type())).sqrt_().to(x.scalar_type());
   return as_compute_dtype(divided(x, root, overwrite).div_(root), dtype);
+}
+
+/// x [k, m, n] as an iteration starts from it, in `dtype`. With Schatten8 the iteration itself does the
+/// rest (`scale_by_schatten8`). Written over x if `overwrite` says so.
+inline at::Tensor scaled(const at::Tensor& x, Normalization norm, double eps, at::ScalarType dtype,
+                         bool overwrite) {
+  return norm == Normalization::Schatten8 ? scale_by_max(x, dtype, overwrite)
+                                          : scale_by_frobenius(x, norm, eps, dtype, overwrite);
 }
 
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
@@ -85,14 +95,14 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 /// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes
 /// as a transposed view, is never copied into another order.
 inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
-                                 bool schatten8) {
+                                 Normalization norm) {
   at::Tensor next = temporary_like(x);
   at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // A
   at::Tensor factor = temporary_like(gram);                                     // bA + cA²
   for (size_t t = 0; t < schedule.size(); ++t) {
     const auto [a, b, c] = schedule[t];
     symmetric_product_out(gram, x, x, blocks);
-    if (t == 0 && schatten8) {
+    if (t == 0 && norm == Normalization::Schatten8) {
       symmetric_product_out(factor, gram, gram, blocks);
       scale_by_schatten8(x, gram, factor);
       factor.mul_(c).add_(gram, b);
@@ -114,7 +124,8 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// spreads the large ones. Measured on condition 1e10, 512×1024, five steps: an error of 1.9e-3
 /// becomes .26 if PQ is mirrored too.
 inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
-                               const std::vector<int64_t>& runs, int64_t blocks, bool schatten8) {
+                               const std::vector<int64_t>& runs, int64_t blocks,
+                               Normalization norm) {
   at::Tensor next = temporary_like(x);
   at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // R
   at::Tensor step = temporary_like(gram);                                       // P
@@ -124,7 +135,7 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
     symmetric_product_out(gram, x, x, blocks);
     for (int64_t i = 0; i < length; ++i, ++t) {
       const auto [a, b, c] = schedule[t];
-      if (t == 0 && schatten8) {
+      if (t == 0 && norm == Normalization::Schatten8) {
         symmetric_product_out(step, gram, gram, blocks);
         scale_by_schatten8(x, gram, step);
         step.mul_(c).add_(gram, b);
@@ -154,5 +165,5 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -15,12 +15,13 @@
 
 #include <root_optim/core/finite.hpp>
 #include <root_optim/kernels/max_abs.hpp>
-#include <root_optim/optimizer/options.hpp>  // Rule
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/rule.hpp>
 #include <root_optim/parameters/suitability.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// "parameter 'blocks.0.mlp.weight' (group 0, index 3, shape [64, 16])", for messages.
@@ -126,5 +127,5 @@ inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& para
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -12,8 +12,10 @@
 #include <type_traits>
 #include <utility>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 using StateMap = std::decay_t<decltype(std::declval<torch::optim::Optimizer&>().state())>;
@@ -36,5 +38,5 @@ inline StateMap::key_type state_key(const at::Tensor& parameter) {
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -12,7 +12,8 @@
 #include <optional>
 #include <vector>
 
-#include <root_optim/optimizer/options.hpp>  // ParamState
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
 
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
 #define ROOT_OPTIM_HAS_FUSED_ADAMW 1
@@ -22,7 +23,7 @@
 #endif
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Whether the kernel takes a parameter: it walks through memory, so everything must be contiguous,
@@ -61,5 +62,5 @@ inline void fused_adamw(const std::vector<at::Tensor>& parameters,
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// `Fields`, the plain form in which policies and options are compared and written to checkpoints.
+#pragma once
+
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+
+/// Named values: the plain form of a policy or of options.
+///
+/// Two objects are equal when their fields are. Values are stored under their exact type: write an
+/// int64_t, read an int64_t.
+class Fields {
+ public:
+  using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>,
+                             std::vector<int64_t>, std::vector<std::string>>;
+
+  /// Stores `value` under `key`, replacing what was there.
+  /// @throws c10::Error for a key with double quotes, backslashes or control characters: LibTorch
+  /// would write it into an archive that it cannot read.
+  template <class T>
+  void set(const std::string& key, T value) {
+    static_assert(std::is_constructible_v<Value, std::in_place_type_t<T>, T>,
+                  "Fields::set: the value must be bool, int64_t, double, std::string, or a "
+                  "std::vector of double, int64_t or std::string; convert it explicitly");
+    for (const char c : key) {
+      TORCH_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '"' && c != '\\',
+                  "root_optim::Fields::set: expected a key without double quotes, backslashes and "
+                  "control characters, got '",
+                  key, "'");
+    }
+    values_.insert_or_assign(key, Value(std::in_place_type<T>, std::move(value)));
+  }
+
+  /// The value stored under `key`.
+  /// @throws c10::Error if there is none, or if it is of another type than T.
+  template <class T>
+  const T& get(const std::string& key) const {
+    const auto found = values_.find(key);
+    TORCH_CHECK(found != values_.end(), "root_optim::Fields::get: expected a field named '", key,
+                "', got none");
+    const T* value = std::get_if<T>(&found->second);
+    TORCH_CHECK(value != nullptr, "root_optim::Fields::get: expected field '", key,
+                "' to be of the requested type, got alternative ", found->second.index(),
+                " of Fields::Value");
+    return *value;
+  }
+
+  /// The enumerator stored as an integer under `key`; enumerators count from 0 to `last`.
+  /// @throws c10::Error as `get`, and if the integer is out of that range.
+  template <class Enum>
+  Enum get_enum(const std::string& key, Enum last) const {
+    const int64_t value = get<int64_t>(key);
+    TORCH_CHECK(value >= 0 && value <= static_cast<int64_t>(last),
+                "root_optim::Fields::get_enum: expected field '", key, "' in [0, ",
+                static_cast<int64_t>(last), "], got ", value);
+    return static_cast<Enum>(value);
+  }
+
+  /// Stores all of `fields` under `prefix` and a dot.
+  void insert(const std::string& prefix, const Fields& fields) {
+    for (const auto& [key, value] : fields.values_) {
+      std::string name = prefix + ".";
+      name += key;
+      values_.insert_or_assign(std::move(name), value);
+    }
+  }
+  /// What `insert(prefix, …)` stored.
+  Fields nested(const std::string& prefix) const {
+    Fields fields;
+    const std::string start = prefix + ".";
+    for (const auto& [key, value] : values_) {
+      if (key.compare(0, start.size(), start) == 0) {
+        fields.values_.insert_or_assign(key.substr(start.size()), value);
+      }
+    }
+    return fields;
+  }
+
+  bool contains(const std::string& key) const { return values_.count(key) != 0; }
+  const std::map<std::string, Value>& values() const& { return values_; }
+  /// Of a temporary, so that `for (auto& [key, value] : options.fields().values())` is safe.
+  std::map<std::string, Value> values() && { return std::move(values_); }
+
+  friend bool operator==(const Fields& a, const Fields& b) { return a.values_ == b.values_; }
+  friend bool operator!=(const Fields& a, const Fields& b) { return !(a == b); }
+
+ private:
+  std::map<std::string, Value> values_;
+};
+
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

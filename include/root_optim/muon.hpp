@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Muon, by its name.
+#pragma once
+
+#include <root_optim/filters/no_filter.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/orthogonalizers/newton_schulz.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+
+/// Muon, with the defaults of torch.optim.Muon (EMA momentum, scale Original), and AdamW for what
+/// is not a matrix.
+using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
+using MuonOptions = Muon::Options;
+
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

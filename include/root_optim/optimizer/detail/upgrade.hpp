@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What checkpoints of older formats lack: the values under which those versions behaved.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <root_optim/checkpoint/checkpoint.hpp>
+#include <root_optim/optimizer/options.hpp>  // NonFinite, FilterPlace
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// Completes what an older format lacks.
+inline void upgrade(Checkpoint& checkpoint, int64_t format) {
+  for (CheckpointGroup& group : checkpoint) {
+    if (format < 2) {
+      group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));
+    }
+    if (format < 3) {
+      group.options.set("filter_place", static_cast<int64_t>(FilterPlace::Momentum));
+      if (group.options.get<std::string>("filter") == "soft_threshold") {
+        group.options.set("filter.passes", int64_t{1});
+      }
+    }
+  }
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim
