@@ -23,14 +23,14 @@ namespace experiments {
 
 /// The parameter's name without numbers and "weight", with the number of its matrix if it has
 /// several: "blocks.0.qkv.weight", 2 -> "blocks.qkv/2".
-inline std::string layer_kind(const ObservedMatrix& observed) {
+inline std::string layer_kind(const root_optim::NextMatrix& next) {
   std::string kind, part;
-  std::istringstream parts(observed.parameter);
+  std::istringstream parts(next.name);
   while (std::getline(parts, part, '.')) {
     if (part == "weight" || part.find_first_not_of("0123456789") == std::string::npos) continue;
     kind += (kind.empty() ? "" : ".") + part;
   }
-  return observed.blocks == 1 ? kind : fmt::format("{}/{}", kind, observed.block);
+  return next.blocks == 1 ? kind : fmt::format("{}/{}", kind, next.block);
 }
 
 /// Relative errors to the exact polar factor, of every orthogonalization and of every matrix: of U,
@@ -42,15 +42,15 @@ class PrecisionAlongTraining {
 
   bool wanted() const { return rows_.wanted(); }
 
-  void write(int64_t step, const std::vector<ObservedMatrix>& matrices) {
+  void write(int64_t step, const std::vector<root_optim::NextMatrix>& matrices) {
     using root_optim::CoefficientSet;
     using root_optim::NewtonSchulz;
     const NewtonSchulz classic = NewtonSchulz().coefficients(CoefficientSet::cubic()), muon;
     const NewtonSchulz published = root_optim::root_paper().orthogonalizer();
     const root_optim::AdaNewton ours;
     const root_optim::SoftThreshold split = root_optim::SoftThreshold::published();
-    for (const ObservedMatrix& observed : matrices) {
-      const at::Tensor& u = observed.matrix.unsplit;
+    for (const root_optim::NextMatrix& next : matrices) {
+      const at::Tensor& u = next.unsplit;
       const std::array<std::pair<const char*, at::Tensor>, 2> inputs{{{"U", u}, {"B", split(u)}}};
       for (const auto& [input, x] : inputs) {
         const at::Tensor truth = root_optim::exact_polar(x);
@@ -60,9 +60,9 @@ class PrecisionAlongTraining {
              {"published", published(x)},
              {"default", ours(x)}}};
         for (const auto& [method, output] : outputs) {
-          rows_.write(fmt::format("{},{},{},{},{},{},{},{},{:.6g}", step, layer_kind(observed),
-                                  observed.parameter, observed.block, x.size(1), x.size(2), input,
-                                  method, root_optim::relative_error(output, truth)));
+          rows_.write(fmt::format("{},{},{},{},{},{},{},{},{:.6g}", step, layer_kind(next),
+                                  next.name, next.block, x.size(1), x.size(2), input, method,
+                                  root_optim::relative_error(output, truth)));
         }
       }
     }
@@ -85,11 +85,11 @@ class Tails {
 
   bool wanted() const { return rows_.wanted(); }
 
-  void write(int64_t step, const std::vector<ObservedMatrix>& matrices) {
+  void write(int64_t step, const std::vector<root_optim::NextMatrix>& matrices) {
     std::map<std::string, std::vector<at::Tensor>> kinds;
-    for (const ObservedMatrix& observed : matrices) {
-      const at::Tensor u = observed.matrix.unsplit.flatten().to(at::kDouble);
-      kinds[layer_kind(observed)].push_back(u.div(u.square().mean().sqrt_().clamp_min_(1e-300)));
+    for (const root_optim::NextMatrix& next : matrices) {
+      const at::Tensor u = next.unsplit.flatten().to(at::kDouble);
+      kinds[layer_kind(next)].push_back(u.div(u.square().mean().sqrt_().clamp_min_(1e-300)));
     }
     for (const auto& [kind, parts] : kinds) write_kind(step, kind, at::cat(parts));
   }

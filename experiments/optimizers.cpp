@@ -105,27 +105,6 @@ Configuration configure(const Settings& s) {
 }
 
 template <class F, class O>
-std::vector<ObservedMatrix> observe(root_optim::OrthogonalizedOptimizer<F, O>& optimizer) {
-  namespace detail = root_optim::detail;
-  const torch::NoGradGuard no_grad;
-  std::vector<ObservedMatrix> result;
-  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& options = detail::typed_options(optimizer, g, "experiment");
-    const auto& parameters = optimizer.param_groups()[g].params();
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
-      auto matrices = detail::next_update(optimizer, parameters[i], options);
-      const auto blocks = static_cast<int64_t>(matrices.size());
-      for (int64_t block = 0; block < blocks; ++block) {
-        result.push_back(
-            {options.names()[i], block, blocks, std::move(matrices[static_cast<size_t>(block)])});
-      }
-    }
-  }
-  return result;
-}
-
-template <class F, class O>
 Subject make(const Settings& s, const Configuration& c, const F& filter, const O& orthogonalizer,
              Task& task) {
   using Optimizer = root_optim::OrthogonalizedOptimizer<F, O>;
@@ -136,7 +115,7 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
   const auto table = root_optim::route(
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
-  auto observed = [&optimizer = *optimizer] { return observe(optimizer); };
+  auto observed = [&optimizer = *optimizer] { return root_optim::next_matrices(optimizer); };
   return {std::move(optimizer), observed};
 }
 
@@ -150,7 +129,7 @@ Subject make_optimizer(const Settings& s, Task& task) {
                        .betas(std::make_tuple(0.9, 0.95))
                        .weight_decay(s.weight_decay);
     return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
-            [] { return std::vector<ObservedMatrix>(); }};
+            [] { return std::vector<root_optim::NextMatrix>(); }};
   }
   const Configuration c = configure(s);
   return std::visit(

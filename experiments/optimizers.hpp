@@ -5,7 +5,7 @@
 #pragma once
 
 #include <torch/optim/optimizer.h>
-#include <root_optim/optimizer/detail/next_update.hpp>  // NextMatrix
+#include <root_optim/diagnostics/next_matrices.hpp>
 
 #include <cstdint>
 #include <functional>
@@ -18,18 +18,10 @@
 
 namespace experiments {
 
-/// A matrix of the coming step.
-struct ObservedMatrix {
-  std::string parameter;
-  int64_t block;  ///< which of the parameter's matrices
-  int64_t blocks;
-  root_optim::detail::NextMatrix matrix;
-};
-
 struct Subject {
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   /// The matrices that the next step orthogonalizes; none for AdamW.
-  std::function<std::vector<ObservedMatrix>()> next_matrices;
+  std::function<std::vector<root_optim::NextMatrix>()> next_matrices;
 };
 
 Subject make_optimizer(const Settings& settings, Task& task);

@@ -67,24 +67,14 @@ void split_as_published(root_optim::Root& optimizer) {
 void capture(const Run& run, root_optim::Root& optimizer, int64_t step) {
   const torch::NoGradGuard no_grad;
   int64_t matrix = 0;
-  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& options = root_optim::detail::typed_options(optimizer, g, "capture_spectra");
-    const auto& parameters = optimizer.param_groups()[g].params();
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      if (!root_optim::detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
-      int block = 0;
-      for (const auto& next : root_optim::detail::next_update(optimizer, parameters[i], options)) {
-        const bool held_out = run.held_out || matrix++ % 4 == 3;
-        const auto write = [&](const char* kind, const at::Tensor& x) {
-          run.csv << fmt::format("{},{}.{},{},{},{},{},{:d}{}\n", run.name, options.names()[i],
-                                 block, kind, step, x.size(1), x.size(2), held_out,
-                                 quantiles_of(x[0]));
-        };
-        write("U", next.unsplit);
-        write("B", next.body);
-        ++block;
-      }
-    }
+  for (const root_optim::NextMatrix& next : root_optim::next_matrices(optimizer)) {
+    const bool held_out = run.held_out || matrix++ % 4 == 3;
+    const auto write = [&](const char* kind, const at::Tensor& x) {
+      run.csv << fmt::format("{},{}.{},{},{},{},{},{:d}{}\n", run.name, next.name, next.block, kind,
+                             step, x.size(1), x.size(2), held_out, quantiles_of(x[0]));
+    };
+    write("U", next.unsplit);
+    write("B", next.body);
   }
   run.csv.flush();
 }

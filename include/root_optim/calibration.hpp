@@ -5,3 +5,4 @@
 #pragma once
 
 #include <root_optim/calibration/calibrator.hpp>
+#include <root_optim/calibration/design_coefficients.hpp>

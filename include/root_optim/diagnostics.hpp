@@ -5,3 +5,4 @@
 #pragma once
 
 #include <root_optim/diagnostics/diagnostics.hpp>
+#include <root_optim/diagnostics/next_matrices.hpp>

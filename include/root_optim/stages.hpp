@@ -5,5 +5,6 @@
 #pragma once
 
 #include <root_optim/stages/adamw.hpp>
+#include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/stages/update.hpp>

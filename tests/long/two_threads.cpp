@@ -56,7 +56,7 @@ std::vector<at::Tensor> trained(const AdaNewton& policy) {
 AdaNewton shared_policy() {
   CoefficientTable table;
   table.set(24, 24, default_schedule(4));
-  return AdaNewton().table(table).design();
+  return AdaNewton().table(table);
 }
 
 int race() {

@@ -182,8 +182,7 @@ TEST_CASE("10,000 spectra against each set: no output above 1.35", "[property][a
         }
       }
       // By blocks, as matrices of this size do not go by themselves.
-      const at::Tensor start =
-          root_optim::detail::scaled(x, set.normalization, 1e-7, at::kFloat, /*overwrite=*/false);
+      const at::Tensor start = root_optim::detail::scaled(x, set.normalization, 1e-7, at::kFloat);
       const auto runs = gram_runs(set.schedule, Precision::Float32);
       CHECK(largest_singular_value(root_optim::detail::iterate_direct(
                 start.clone(), set.schedule, 3, set.normalization)) <= 1.35);

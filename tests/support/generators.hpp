@@ -276,7 +276,7 @@ inline at::Tensor orthogonalized(const MatrixCase& c, const at::Tensor& x) {
   namespace detail = root_optim::detail;
   at::Tensor y = m > n ? x.transpose(1, 2) : x;
   if (y.element_size() < 4) y = y.to(at::kFloat);
-  y = detail::scaled(y, options.normalization, 1e-7, c.compute, /*overwrite=*/false);
+  y = detail::scaled(y, options.normalization, 1e-7, c.compute);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision_of(c.compute), options.form);
   y = plan.form == Form::Gram
           ? detail::iterate_gram(y, schedule, plan.runs, blocks, options.normalization)

@@ -22,7 +22,7 @@
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/core/finite.hpp>
-#include <root_optim/optimizer/detail/next_update.hpp>
+#include <root_optim/diagnostics/next_matrices.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
 #include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
@@ -149,13 +149,13 @@ class Calibrator {
  private:
   /// A matrix that the coming step orthogonalizes: parameter of the group, and which of its matrices.
   struct Source {
-    const at::Tensor* parameter;
-    size_t matrix;
+    size_t group, index, matrix;
   };
   using Key = std::pair<std::pair<int64_t, int64_t>, Precision>;
 
   void step_group(size_t group) {
-    const auto& options = detail::typed_options(optimizer_, group, "Calibrator");
+    const auto& options = detail::group_options<typename Optimizer::Options>(
+        optimizer_.param_groups(), group, "Calibrator");
     const auto& parameters = optimizer_.param_groups()[group].params();
     std::map<Key, std::vector<Source>> due;
     int64_t turn = 0;
@@ -168,7 +168,7 @@ class Calibrator {
       size_t matrix = 0;
       for (const MatrixShape& shape : matrix_shapes(parameters[i].sizes(), options.layout())) {
         const auto sides = std::minmax(shape.rows, shape.cols);
-        due[{{sides.first, sides.second}, precision}].push_back({&parameters[i], matrix++});
+        due[{{sides.first, sides.second}, precision}].push_back({group, i, matrix++});
       }
     }
     if (due.empty()) return;
@@ -179,7 +179,7 @@ class Calibrator {
       const TableEntry* entry = table.find(sides.first, sides.second, precision);
       if (sides.first < 2 || (entry != nullptr && entry->origin == "user")) continue;
       try {
-        Spectrum seen = measure(sources, turn, options);
+        Spectrum seen = measure(sources, turn);
         if (entry != nullptr && !entry->spectrum.sigma.empty()) {
           seen = mixture({{options_.memory, entry->spectrum}, {1 - options_.memory, seen}});
         }
@@ -199,14 +199,13 @@ class Calibrator {
   }
 
   /// The spectra of the matrices whose turn it is.
-  Spectrum measure(const std::vector<Source>& sources, int64_t turn,
-                   const typename Optimizer::Options& options) const {
+  Spectrum measure(const std::vector<Source>& sources, int64_t turn) const {
     const auto count = static_cast<int64_t>(sources.size());
     std::vector<std::pair<double, Spectrum>> parts;
     for (int64_t i = 0; i < std::min(options_.samples, count); ++i) {
       const Source& source = sources[static_cast<size_t>((turn * options_.samples + i) % count)];
       const at::Tensor body =
-          detail::next_update(optimizer_, *source.parameter, options)[source.matrix].body;
+          next_matrices(optimizer_, source.group, source.index)[source.matrix].body;
       parts.emplace_back(
           1.0, measured_spectrum(gram_singular_values(body[0]), Normalization::Schatten8));
     }

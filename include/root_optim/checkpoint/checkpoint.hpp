@@ -59,8 +59,8 @@ struct StoredCheckpoint {
 namespace detail {
 
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
-/// `filter_place` and the passes of SoftThreshold.
-inline constexpr int64_t checkpoint_format = 3;
+/// `filter_place` and the passes of SoftThreshold. 4: no spectra to design coefficients for.
+inline constexpr int64_t checkpoint_format = 4;
 
 inline int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key) {
   c10::IValue value;
@@ -80,12 +80,9 @@ inline int64_t checksum_of(const Checkpoint& checkpoint, int64_t format) {
     for (const CheckpointParam& param : group.params) {
       sum.add(param.shape);
       sum.add(param.state.step());
-      sum.add(param.state.momentum_buffer());
-      sum.add(param.state.exp_avg());
-      sum.add(param.state.exp_avg_sq());
-      if (format < 2) continue;
-      sum.add(param.state.skipped());
-      sum.add(param.state.non_finite());
+      for (const ParamState::Slot& slot : ParamState::slots()) {
+        if (slot.since <= format) sum.add(param.state.*slot.tensor);
+      }
     }
   }
   return sum.value();

@@ -21,8 +21,9 @@
 //
 //   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], or of
 //                                                       each entry, whose mean step_report shows
-//   at::Tensor consume(at::Tensor x) const;             operator() that may overwrite x, which saves a
-//                                                       matrix; asked where nothing else needs x
+//   at::Tensor operator()(const at::Tensor& x,          the same with what a step offers: memory for
+//                         Scratch scratch) const;       temporaries and, if it says so, x's own. Such a
+//                                                       policy must keep neither x nor its result
 //   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
 //                                                       throws if it cannot treat such a matrix of the
 //                                                       parameter; asked before a step changes anything
@@ -33,11 +34,8 @@
 #include <utility>
 
 #include <root_optim/core/fields.hpp>
+#include <root_optim/core/scratch.hpp>
 #include <root_optim/version.hpp>
-
-namespace at {
-class Tensor;
-}
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
@@ -71,12 +69,9 @@ struct has_validate_for<P, std::void_t<decltype(std::declval<const P&>().validat
                                int64_t{}, int64_t{}, std::declval<const at::Tensor&>()))>>
     : std::true_type {};
 
-template <class P, class = void>
-struct has_consume : std::false_type {};
 template <class P>
-struct has_consume<
-    P, std::void_t<decltype(std::declval<const P&>().consume(std::declval<at::Tensor>()))>>
-    : std::true_type {};
+inline constexpr bool takes_scratch =
+    std::is_invocable_r_v<at::Tensor, const P&, const at::Tensor&, Scratch>;
 
 template <class P, class = void>
 struct has_threshold : std::false_type {};

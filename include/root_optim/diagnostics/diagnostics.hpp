@@ -23,10 +23,11 @@
 
 #include <root_optim/core/policy.hpp>
 #include <root_optim/core/tensor_checks.hpp>
-#include <root_optim/optimizer/detail/next_update.hpp>
+#include <root_optim/diagnostics/next_matrices.hpp>
+#include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/exact_polar.hpp>
-#include <root_optim/stages/update.hpp>  // lr_scale
+#include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -112,16 +113,6 @@ inline TailStatistics tail_statistics(const at::Tensor& u) {
           v.div(pattern.clamp_min(1e-300)).max().item<double>() * v.mean().item<double>()};
 }
 
-namespace detail {
-
-template <class Options>
-std::string display_name(const Options& options, size_t group, size_t index) {
-  return index < options.names().size() ? options.names()[index]
-                                        : fmt::format("group {}, index {}", group, index);
-}
-
-}  // namespace detail
-
 /// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
 struct GradientFaults {
   std::string name;    ///< the parameter's name, or "group g, index i"
@@ -138,12 +129,13 @@ template <class F, class O>
 std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optimizer) {
   std::vector<GradientFaults> result;
   for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& options = detail::typed_options(optimizer, g, "gradient_faults");
+    const auto& options = detail::group_options<OrthogonalizedOptions<F, O>>(
+        optimizer.param_groups(), g, "gradient_faults");
     const auto& parameters = optimizer.param_groups()[g].params();
     for (size_t i = 0; i < parameters.size(); ++i) {
       const ParamState* state = detail::state_of(optimizer, parameters[i]);
       if (state == nullptr || !state->skipped().defined()) continue;
-      GradientFaults faults{detail::display_name(options, g, i), state->step(),
+      GradientFaults faults{detail::display_name(options.names(), g, i), state->step(),
                             state->non_finite().template item<int64_t>(),
                             state->skipped().template item<int64_t>()};
       if (faults.non_finite + faults.skipped > 0) result.push_back(std::move(faults));
@@ -178,18 +170,16 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
   at::NoGradGuard no_grad;
   std::vector<MatrixReport> reports;
   for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& options = detail::typed_options(optimizer, g, "step_report");
+    const auto& options = detail::group_options<OrthogonalizedOptions<F, O>>(
+        optimizer.param_groups(), g, "step_report");
     const auto& parameters = optimizer.param_groups()[g].params();
     for (size_t i = 0; i < parameters.size(); ++i) {
-      if (!detail::is_orthogonalized_next(parameters[i], g, i, options)) continue;
-      int64_t block = 0;
-      for (const detail::NextMatrix& next :
-           detail::next_update(optimizer, parameters[i], options)) {
+      for (const NextMatrix& next : next_matrices(optimizer, g, i)) {
         const at::Tensor& u = next.seen;
         const at::Tensor& b = next.passed;
         MatrixReport report{};
-        report.name = detail::display_name(options, g, i);
-        report.block = block++;
+        report.name = next.name;
+        report.block = next.block;
         report.rows = u.size(1);
         report.cols = u.size(2);
         report.learning_rate_scale = lr_scale(options.scale(), report.rows, report.cols);

@@ -31,10 +31,11 @@ inline at::Tensor limit_of(const at::Tensor& u, const at::Tensor& threshold) {
 }
 
 /// clamp(U, −ε, ε), U itself where ε = 0.
-inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold) {
+inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold,
+                           Workspace* workspace = nullptr) {
   const at::Tensor limit = limit_of(u, threshold);
   if (at::GradMode::is_enabled()) return at::clamp(u, limit.neg(), limit);  // differentiable
-  at::Tensor body = temporary_like(u);
+  at::Tensor body = temporary_like(workspace, u);
   return at::clamp_out(body, u, limit.neg(), limit);
 }
 

@@ -182,16 +182,16 @@ class SoftThreshold {
 
   /// B of each matrix of u, [k, m, n].
   /// @throws c10::Error as `threshold`.
-  at::Tensor operator()(const at::Tensor& u) const {
+  at::Tensor operator()(const at::Tensor& u) const { return (*this)(u, Scratch()); }
+  /// The same with what a step offers.
+  at::Tensor operator()(const at::Tensor& u, Scratch scratch) const {
     detail::check_batch(u, "SoftThreshold");
-    if (has_kernel(u)) return scaled_body(u, detail::temporary_like(u));
-    return detail::clamp_to(u, threshold(u));
-  }
-  /// The same; written over u.
-  at::Tensor consume(const at::Tensor& u) const {
-    detail::check_batch(u, "SoftThreshold");
-    if (has_kernel(u)) return scaled_body(u, u);
-    const at::Tensor limit = detail::limit_of(u, threshold(u));
+    if (has_kernel(u)) {
+      return scaled_body(u, scratch.overwrite ? u : detail::temporary_like(scratch.workspace, u));
+    }
+    const at::Tensor epsilon = threshold(u);
+    if (!scratch.overwrite) return detail::clamp_to(u, epsilon, scratch.workspace);
+    const at::Tensor limit = detail::limit_of(u, epsilon);
     return u.clamp_(limit.neg(), limit);
   }
 

@@ -14,11 +14,11 @@
 #include <limits>
 #include <vector>
 
+#include <root_optim/core/scratch.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
-namespace detail {
 
 /// Blocks of CPU memory. A block is free while no tensor uses it, which its count of references tells:
 /// a tensor that outlives the step keeps its block, and nothing is ever taken from under it.
@@ -50,12 +50,6 @@ class Workspace {
     return at::empty({0}, options).set_(best->storage(), 0, sizes, strides);
   }
 
-  bool holds(const at::Tensor& x) const {
-    return std::any_of(blocks_.begin(), blocks_.end(), [&x](const at::Tensor& block) {
-      return block.storage().unsafeGetStorageImpl() == x.storage().unsafeGetStorageImpl();
-    });
-  }
-
   size_t bytes() const {
     size_t sum = 0;
     for (const at::Tensor& block : blocks_) sum += block.nbytes();
@@ -80,48 +74,27 @@ class Workspace {
   size_t limit_ = std::numeric_limits<size_t>::max();
 };
 
-/// The workspace that `temporary` takes from in this thread, if any.
-inline thread_local Workspace* current_workspace = nullptr;
+namespace detail {
 
-/// Makes a workspace the current one of this thread while it lives.
-class WorkspaceScope {
- public:
-  explicit WorkspaceScope(Workspace& workspace) : outer_(current_workspace) {
-    current_workspace = &workspace;
-  }
-  ~WorkspaceScope() { current_workspace = outer_; }
-  WorkspaceScope(const WorkspaceScope&) = delete;
-  WorkspaceScope& operator=(const WorkspaceScope&) = delete;
-
- private:
-  Workspace* outer_;
-};
-
-/// An uninitialized tensor, from the current workspace on the CPU.
-inline at::Tensor temporary(c10::IntArrayRef sizes, const at::TensorOptions& options) {
-  if (current_workspace == nullptr || !options.device().is_cpu()) return at::empty(sizes, options);
+/// An uninitialized tensor, on the CPU from the workspace, if there is one.
+inline at::Tensor temporary(Workspace* workspace, c10::IntArrayRef sizes,
+                            const at::TensorOptions& options) {
+  if (workspace == nullptr || !options.device().is_cpu()) return at::empty(sizes, options);
   std::vector<int64_t> strides(sizes.size());
   int64_t stride = 1;
-  for (size_t d = sizes.size(); d-- > 0; stride *= std::max<int64_t>(sizes[d], 1)) {
+  for (size_t d = sizes.size(); d-- > 0; stride *= (std::max<int64_t>)(sizes[d], 1)) {
     strides[d] = stride;
   }
-  return current_workspace->empty(sizes, strides, options);
+  return workspace->empty(sizes, strides, options);
 }
 
 /// The same with the sizes of x and, if they leave no gaps, its strides.
-inline at::Tensor temporary_like(const at::Tensor& x) {
-  if (!x.is_non_overlapping_and_dense()) return temporary(x.sizes(), x.options());
-  if (current_workspace == nullptr || !x.is_cpu()) {
+inline at::Tensor temporary_like(Workspace* workspace, const at::Tensor& x) {
+  if (!x.is_non_overlapping_and_dense()) return temporary(workspace, x.sizes(), x.options());
+  if (workspace == nullptr || !x.is_cpu()) {
     return at::empty_strided(x.sizes(), x.strides(), x.options());
   }
-  return current_workspace->empty(x.sizes(), x.strides(), x.options());
-}
-
-/// Whether nobody else can see the memory of x.
-inline bool is_sole_owner(const at::Tensor& x) {
-  if (!x.defined()) return false;
-  const bool held = current_workspace != nullptr && current_workspace->holds(x);
-  return x.use_count() == 1 && x.storage().use_count() == (held ? 2 : 1);
+  return workspace->empty(x.sizes(), x.strides(), x.options());
 }
 
 }  // namespace detail

@@ -16,13 +16,12 @@
 #include <vector>
 
 #include <root_optim/core/archive.hpp>
-#include <root_optim/core/finite.hpp>
 #include <root_optim/core/policy.hpp>
-#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
-#include <root_optim/stages/update.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -55,6 +54,14 @@ enum class FilterPlace {
   AllGradients  ///< and on those of AdamW, before its moments: each as one matrix (first dimension,
                 ///< everything else), a vector as one row, which passes `SoftThreshold().scaled`
                 ///< unchanged. Costs a copy of these gradients beside them
+};
+
+/// What becomes of an option when a checkpoint is loaded.
+enum class OnLoad {
+  Structure,  ///< must be the same in the checkpoint and in the code, because state depends on it
+  Parameters,  ///< the same, compared for each parameter as it is resolved: Auto equals what it decides
+  Restored,  ///< that of the checkpoint takes the place of the code's
+  Kept       ///< is not in checkpoints: the code's stays
 };
 
 /// The defaults that depend on the pair of policies. Specialize it to give a pair of your own others.
@@ -132,86 +139,55 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(std::vector<std::string>, names);
 
  public:
-  /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
-  void validate() const {
-    const auto non_negative = [](const char* option, double value) {
-      TORCH_CHECK(detail::fits_float32(value) && value >= 0, "root_optim::options: expected ",
-                  option, " to be finite in float32 and >= 0, got ", value);
-    };
-    const auto below_one = [](const char* option, double value) {
-      TORCH_CHECK(detail::is_finite(value) && value >= 0 && value < 1,
-                  "root_optim::options: expected 0 <= ", option, " < 1, got ", value);
-    };
-    non_negative("lr", lr_);
-    non_negative("weight_decay", weight_decay_);
-    non_negative("eps", eps_);
-    TORCH_CHECK(workspace_ >= 0, "root_optim::options: expected workspace >= 0, got ", workspace_);
-    below_one("momentum", momentum_);
-    below_one("betas[0]", std::get<0>(betas_));
-    below_one("betas[1]", std::get<1>(betas_));
-    detail::check_enum("options", "momentum_form", momentum_form_, MomentumForm::Ema);
-    detail::check_enum("options", "scale", scale_, LrScale::None);
-    detail::check_enum("options", "filter_place", filter_place_, FilterPlace::AllGradients);
-    detail::check_enum("options", "rule", rule_, Rule::AdamW);
-    detail::check_enum("options", "non_finite", non_finite_, NonFinite::Raise);
-    detail::validate_policy(filter_);
-    detail::validate_policy(orthogonalizer_);
+  /// The one list of options: calls `visit(name, since, on_load, member, range)` for each. `since` is the
+  /// first checkpoint format that has it (0: none), `member` points to it, and `range(name, value)` throws
+  /// for a value that is out of range.
+  template <class Visit>
+  static void each_option(Visit&& visit) {
+    using namespace detail;
+    using O = OrthogonalizedOptions;
+    visit("lr", 1, OnLoad::Restored, &O::lr_, NonNegative());
+    visit("momentum", 1, OnLoad::Restored, &O::momentum_, BelowOne());
+    visit("momentum_form", 1, OnLoad::Structure, &O::momentum_form_, UpTo{MomentumForm::Ema});
+    visit("nesterov", 1, OnLoad::Restored, &O::nesterov_, AnyValue());
+    visit("weight_decay", 1, OnLoad::Restored, &O::weight_decay_, NonNegative());
+    visit("scale", 1, OnLoad::Restored, &O::scale_, UpTo{LrScale::None});
+    visit("rule", 1, OnLoad::Parameters, &O::rule_, UpTo{Rule::AdamW});
+    visit("layout", 1, OnLoad::Parameters, &O::layout_, AnyValue());
+    visit("betas", 1, OnLoad::Restored, &O::betas_, BelowOne());
+    visit("eps", 1, OnLoad::Restored, &O::eps_, NonNegative());
+    visit("non_finite", 2, OnLoad::Restored, &O::non_finite_, UpTo{NonFinite::Raise});
+    visit("filter_place", 3, OnLoad::Restored, &O::filter_place_, UpTo{FilterPlace::AllGradients});
+    visit("filter", 1, OnLoad::Restored, &O::filter_, ValidPolicy());
+    visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());
+    visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
+    visit("workspace", 0, OnLoad::Kept, &O::workspace_, NonNegative());
   }
 
-  /// Every option but the workspace, and the settings of both policies, by name.
+  /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
+  void validate() const {
+    each_option([this](const char* name, int64_t, OnLoad, auto member, const auto& range) {
+      range(name, this->*member);
+    });
+  }
+
+  /// Every option that checkpoints keep, and the settings of both policies, by name.
   Fields fields() const {
     Fields out;
-    out.set("lr", lr_);
-    out.set("momentum", momentum_);
-    out.set("momentum_form", static_cast<int64_t>(momentum_form_));
-    out.set("nesterov", nesterov_);
-    out.set("weight_decay", weight_decay_);
-    out.set("scale", static_cast<int64_t>(scale_));
-    out.set("rule", static_cast<int64_t>(rule_));
-    out.set("betas", std::vector<double>{std::get<0>(betas_), std::get<1>(betas_)});
-    out.set("eps", eps_);
-    out.set("non_finite", static_cast<int64_t>(non_finite_));
-    out.set("names", names_);
-    Fields layout;
-    layout_.serialize(layout);
-    out.insert("layout", layout);
-    out.set("filter_place", static_cast<int64_t>(filter_place_));
-    out.set("filter", std::string(OutlierFilter::name));
-    out.insert("filter", detail::policy_fields(filter_));
-    out.set("orthogonalizer", std::string(Orthogonalizer::name));
-    out.insert("orthogonalizer", detail::policy_fields(orthogonalizer_));
+    each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
+      if (on_load != OnLoad::Kept) detail::store(out, name, this->*member);
+    });
     return out;
   }
 
-  /// The inverse of `fields`.
+  /// The inverse of `fields`; what checkpoints do not keep is as constructed.
   /// @throws c10::Error if a field is missing, of another type, out of range, or if the fields were
   /// written with other policies.
   static OrthogonalizedOptions from_fields(const Fields& in) {
-    const auto check_policy_name = [&in](const char* role, const char* expected) {
-      const auto& stored = in.get<std::string>(role);
-      TORCH_CHECK(stored == expected, "root_optim::options: expected ", role, " '", expected,
-                  "', got '", stored, "'");
-    };
-    check_policy_name("filter", OutlierFilter::name);
-    check_policy_name("orthogonalizer", Orthogonalizer::name);
-    OrthogonalizedOptions options(in.get<double>("lr"));
-    options.momentum_ = in.get<double>("momentum");
-    options.momentum_form_ = in.get_enum("momentum_form", MomentumForm::Ema);
-    options.nesterov_ = in.get<bool>("nesterov");
-    options.weight_decay_ = in.get<double>("weight_decay");
-    options.scale_ = in.get_enum("scale", LrScale::None);
-    options.rule_ = in.get_enum("rule", Rule::AdamW);
-    const auto& betas = in.get<std::vector<double>>("betas");
-    TORCH_CHECK(betas.size() == 2, "root_optim::options: expected two betas, got ", betas.size());
-    options.betas_ = {betas[0], betas[1]};
-    options.eps_ = in.get<double>("eps");
-    options.non_finite_ = in.get_enum("non_finite", NonFinite::Raise);
-    options.names_ = in.get<std::vector<std::string>>("names");
-    options.layout_.deserialize(in.nested("layout"));
-    options.filter_place_ = in.get_enum("filter_place", FilterPlace::AllGradients);
-    options.filter_ = detail::policy_from_fields<OutlierFilter>(in.nested("filter"));
-    options.orthogonalizer_ =
-        detail::policy_from_fields<Orthogonalizer>(in.nested("orthogonalizer"));
+    OrthogonalizedOptions options;
+    each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto& range) {
+      if (on_load != OnLoad::Kept) detail::read(in, name, options.*member, range);
+    });
     options.validate();
     return options;
   }

@@ -17,8 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficients/design/design_cache.hpp>
-#include <root_optim/coefficients/design/shape_model.hpp>
 #include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/core/finite.hpp>
@@ -34,9 +32,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
 ///
 /// Coefficients: the entry of `table` for the shape (m, n) and the precision, with its number of
-///          steps and form, if there is one. Else a triple per step, for as many steps as follows:
-///          with `design`, made for the shape on its first use; without, the shipped ones, the same
-///          for all shapes, whose error is within a few percent of such designs' (docs/precision.md).
+///          steps and form, if there is one. Else the shipped triples, one per step, for as many steps
+///          as follows: the same for all shapes, with an error within a few percent of what
+///          `design_coefficients` (calibration.hpp) makes for a shape (docs/precision.md).
 ///          All pass validation; the published ones, which do not, are
 ///          CoefficientSet::root_paper() for NewtonSchulz.
 /// Steps:   `budget` bounds the cost (IterationPlan::cost), relative to that of the plain five-step
@@ -80,25 +78,11 @@ class AdaNewton {
     return *this;
   }
 
-  /// Designs coefficients for every shape without an entry, on its first use (some 20 ms), for the
-  /// model's spectra. Copies of a policy share them. Default: off.
-  /// @throws c10::Error as `shape_spectra`.
-  AdaNewton& design(ShapeModel model = {}) {
-    shape_spectra(1, 1, model);  // checks it
-    designs_ = std::make_shared<detail::DesignCache>(std::move(model));
-    return *this;
-  }
-
   double budget() const { return budget_; }
   std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
   Form form() const { return form_; }
   CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }
-
-  /// What `design` was given, or nothing.
-  std::optional<ShapeModel> model() const {
-    return designs_ ? std::optional<ShapeModel>(designs_->model()) : std::nullopt;
-  }
 
   /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
   /// `budget` affords, but at least three.
@@ -125,9 +109,7 @@ class AdaNewton {
   /// @throws c10::Error as `steps_for`.
   Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
     if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
-    const int64_t steps = steps_for(rows, cols, precision);
-    return designs_ ? designs_->schedule(rows, cols, steps, precision)
-                    : default_schedule(steps, precision);
+    return default_schedule(steps_for(rows, cols, precision), precision);
   }
 
   /// The precision of the products for a parameter, which tables and schedules depend on.
@@ -152,15 +134,6 @@ class AdaNewton {
     out.set("compute_dtype", detail::dtype_name(compute_dtype_));
     out.set("form", static_cast<int64_t>(form_));
     out.set("table", table_ ? table_->to_text() : std::string());
-    // Designs are made anew from the model: empty without one, else its weight and its tails.
-    std::vector<double> model;
-    if (designs_) {
-      model.push_back(designs_->model().gaussian_weight);
-      for (const HeavyTail& tail : designs_->model().tails) {
-        model.insert(model.end(), {tail.median, tail.condition});
-      }
-    }
-    out.set("model", std::move(model));
   }
   void deserialize(const Fields& in) {
     AdaNewton read;
@@ -176,29 +149,26 @@ class AdaNewton {
       table.read(stream, "the stored table");
       read.table(std::move(table));
     }
-    const auto& model = in.get<std::vector<double>>("model");
-    if (!model.empty()) {
-      TORCH_CHECK(model.size() % 2 == 1,
-                  "root_optim::AdaNewton: expected a weight and pairs of numbers, got ",
-                  model.size(), " numbers");
-      ShapeModel shape_model;
-      shape_model.gaussian_weight = model[0];
-      shape_model.tails.clear();
-      for (size_t i = 1; i < model.size(); i += 2) {
-        shape_model.tails.push_back({model[i], model[i + 1]});
-      }
-      read.design(std::move(shape_model));
-    }
+    // Formats 1 to 3: spectra for which coefficients were designed on first use.
+    read.was_designed_ = in.contains("model") && !in.get<std::vector<double>>("model").empty();
     *this = std::move(read);
   }
 
-  /// `orthogonalize` with the triples for the shape of x, [k, m, n].
-  at::Tensor operator()(const at::Tensor& x) const { return run(x, /*overwrite=*/false); }
-  /// The same; may overwrite x.
-  at::Tensor consume(const at::Tensor& x) const { return run(x, /*overwrite=*/true); }
+  /// @throws c10::Error for a shape without coefficients in the table, after settings were read from a
+  /// checkpoint whose coefficients had been designed on first use: others would take their place.
+  void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
+    TORCH_CHECK(
+        !was_designed_ || find(rows, cols, precision_for(parameter)) != nullptr,
+        "root_optim::load: expected coefficients for ", rows, "x", cols,
+        " in the table, got none: the checkpoint was written with coefficients designed on first "
+        "use, which this version does not make; with that version, save it with a table that "
+        "root_optim::design_coefficients or CoefficientTable::set has filled for every shape");
+  }
 
- private:
-  at::Tensor run(const at::Tensor& x, bool overwrite) const {
+  /// `orthogonalize` with the triples for the shape of x, [k, m, n].
+  at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
+  /// The same with what a step offers.
+  at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
     validate();
     detail::check_matrices(x, "AdaNewton");
     const int64_t rows = x.size(-2), cols = x.size(-1);
@@ -206,12 +176,12 @@ class AdaNewton {
     OrthogonalizeOptions options;
     options.compute_dtype = compute_dtype_;
     options.form = form_;
-    options.overwrite = overwrite;
     const TableEntry* entry = find(rows, cols, precision);
     if (entry != nullptr && entry->form != Form::Auto) options.form = entry->form;
-    return orthogonalize(x, schedule(rows, cols, precision), options);
+    return orthogonalize(x, schedule(rows, cols, precision), options, scratch);
   }
 
+ private:
   const TableEntry* find(int64_t rows, int64_t cols, Precision precision) const {
     return table_ ? table_->find(rows, cols, precision) : nullptr;
   }
@@ -221,7 +191,7 @@ class AdaNewton {
   std::optional<at::ScalarType> compute_dtype_;
   Form form_ = Form::Auto;
   std::shared_ptr<const CoefficientTable> table_;
-  std::shared_ptr<detail::DesignCache> designs_;
+  bool was_designed_ = false;
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -46,8 +46,6 @@ struct OrthogonalizeOptions {
   /// Run coefficients that fail validation all the same, with one warning per process: for
   /// reproducing published sets only. The output is then unbounded.
   bool allow_unsafe = false;
-  /// x may be overwritten, which saves a matrix. Default: false.
-  bool overwrite = false;
 };
 
 /// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA and float32 elsewhere.
@@ -99,7 +97,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, Normali
 ///            A = XXᵀ,  X ← aX + (bA + cA²)X, that is σ ← aσ + bσ³ + cσ⁵ on every singular value.
 /// Shapes:    x: [..., m, n] -> the same shape; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in
-///            options.compute_dtype, returned in x's dtype. x is not modified (but for `overwrite`).
+///            options.compute_dtype, returned in x's dtype. x is not modified, unless `scratch` says so.
 /// Guarantee: with coefficients that pass validation every singular value of the result lies
 ///            in [0, output bound]; it is not exactly UVᵀ. Singular values far below
 ///            σ_max are lifted by at most the product of the a's.
@@ -108,7 +106,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, Normali
 /// Scale:     with Schatten8, f(cX) = f(X) for entries from 1e-37 to 1e+37; the Frobenius kinds
 ///            keep their published absolute ε.
 /// Complexity: see `plan_iteration`; direct below 512: steps × (4m²n + 2m³) FLOP for m <= n. Extra
-///            memory: two matrices m×n (one with `overwrite`) and two to four m×m in the compute
+///            memory: two matrices m×n (one if x may be overwritten) and two to four m×m in the compute
 ///            dtype; off the CPU, and for strides that are neither contiguous nor transposed, a float64
 ///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
@@ -118,7 +116,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, Normali
 /// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, settings out of
 /// range, and coefficients that fail validation.
 inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
-                                const OrthogonalizeOptions& options = {}) {
+                                const OrthogonalizeOptions& options = {}, Scratch scratch = {}) {
   detail::check_matrices(x, "orthogonalize");
   detail::check_compute_dtype(options.compute_dtype, "orthogonalize");
   detail::check_no_autograd(x, "orthogonalize");
@@ -139,13 +137,17 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
   at::Tensor matrices = x.reshape({-1, m, n});
   if (m > n) matrices = matrices.transpose(1, 2);
   // Half-precision inputs are normalized in float32; only then may the compute dtype round.
-  if (x.element_size() < 4) matrices = matrices.to(at::kFloat);
-  matrices = detail::scaled(matrices, options.normalization, options.eps, dtype, options.overwrite);
+  if (x.element_size() < 4) {
+    matrices = matrices.to(at::kFloat);
+    scratch.overwrite = true;  // a copy
+  }
+  matrices = detail::scaled(matrices, options.normalization, options.eps, dtype, scratch);
   const IterationPlan plan = plan_iteration(m, n, schedule, precision, options.form);
-  at::Tensor result =
-      plan.form == Form::Gram
-          ? detail::iterate_gram(matrices, schedule, plan.runs, plan.blocks, options.normalization)
-          : detail::iterate_direct(matrices, schedule, plan.blocks, options.normalization);
+  at::Tensor result = plan.form == Form::Gram
+                          ? detail::iterate_gram(matrices, schedule, plan.runs, plan.blocks,
+                                                 options.normalization, scratch.workspace)
+                          : detail::iterate_direct(matrices, schedule, plan.blocks,
+                                                   options.normalization, scratch.workspace);
   if (m > n) result = result.transpose(1, 2);
   return result.to(x.scalar_type()).reshape(x.sizes());
 }
@@ -246,20 +248,16 @@ class NewtonSchulz {
   }
 
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
-  at::Tensor operator()(const at::Tensor& x) const { return run(x, options_); }
-  /// The same; may overwrite x.
-  at::Tensor consume(const at::Tensor& x) const {
-    OrthogonalizeOptions options = options_;
-    options.overwrite = true;
-    return run(x, options);
+  at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
+  /// The same with what a step offers.
+  at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
+    validate();
+    detail::check_matrices(x, "NewtonSchulz");
+    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options_,
+                         scratch);
   }
 
  private:
-  at::Tensor run(const at::Tensor& x, const OrthogonalizeOptions& options) const {
-    validate();
-    detail::check_matrices(x, "NewtonSchulz");
-    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options);
-  }
   static OrthogonalizeOptions published_options() {
     OrthogonalizeOptions options;
     options.normalization = Normalization::FrobeniusFloor;

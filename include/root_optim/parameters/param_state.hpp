@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// What the optimizer keeps for a parameter.
+// What the optimizer keeps for a parameter, and the one list of it: whatever makes, checks, moves,
+// compares, stores or loads state walks that list.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/arg.h>           // TORCH_ARG
 #include <torch/optim/optimizer.h>
 
+#include <array>
 #include <cstdint>
 #include <utility>
 
 #include <root_optim/core/archive.hpp>
+#include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -38,6 +42,34 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   TORCH_ARG(at::Tensor, exp_avg_sq);
 
  public:
+  /// How a slot's tensor follows from the parameter.
+  enum class Kind {
+    Values,  ///< the parameter's shape, in its dtype of state
+    Count    ///< one int64
+  };
+
+  /// A tensor of the state. It begins as zeros, which is also what a checkpoint means that was written
+  /// before the slot was.
+  struct Slot {
+    const char* name;                ///< in checkpoints; never changes
+    at::Tensor ParamState::*tensor;  ///< where it stands
+    Rule rule;                       ///< which rule keeps it; Auto: both
+    Kind kind;
+    int64_t since;  ///< the first checkpoint format that has it
+  };
+
+  /// All slots, in the order in which checkpoints keep them.
+  static const std::array<Slot, 5>& slots() {
+    static const std::array<Slot, 5> all = {{
+        {"momentum_buffer", &ParamState::momentum_buffer_, Rule::Orthogonalized, Kind::Values, 1},
+        {"exp_avg", &ParamState::exp_avg_, Rule::AdamW, Kind::Values, 1},
+        {"exp_avg_sq", &ParamState::exp_avg_sq_, Rule::AdamW, Kind::Values, 1},
+        {"skipped", &ParamState::skipped_, Rule::Auto, Kind::Count, 2},
+        {"non_finite", &ParamState::non_finite_, Rule::Auto, Kind::Count, 2},
+    }};
+    return all;
+  }
+
   // LibTorch's interface of parameter state.
   void serialize(torch::serialize::InputArchive& archive) override {
     ParamState read;
@@ -45,29 +77,23 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     archive.read("step", step);
     TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
     read.step_ = step.toInt();
-    detail::read_tensor(archive, "momentum_buffer", read.momentum_buffer_);
-    detail::read_tensor(archive, "exp_avg", read.exp_avg_);
-    detail::read_tensor(archive, "exp_avg_sq", read.exp_avg_sq_);
-    detail::read_tensor(archive, "skipped", read.skipped_);
-    detail::read_tensor(archive, "non_finite", read.non_finite_);
+    for (const Slot& slot : slots()) detail::read_tensor(archive, slot.name, read.*slot.tensor);
     *this = std::move(read);
   }
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("step", c10::IValue(step_));
-    if (momentum_buffer_.defined()) archive.write("momentum_buffer", momentum_buffer_);
-    if (exp_avg_.defined()) archive.write("exp_avg", exp_avg_);
-    if (exp_avg_sq_.defined()) archive.write("exp_avg_sq", exp_avg_sq_);
-    if (skipped_.defined()) archive.write("skipped", skipped_);
-    if (non_finite_.defined()) archive.write("non_finite", non_finite_);
+    for (const Slot& slot : slots()) {
+      if ((this->*slot.tensor).defined()) archive.write(slot.name, this->*slot.tensor);
+    }
   }
 
   friend bool operator==(const ParamState& a, const ParamState& b) {
-    const auto same = [](const at::Tensor& x, const at::Tensor& y) {
-      return x.defined() == y.defined() && (!x.defined() || x.equal(y));
-    };
-    return a.step_ == b.step_ && same(a.momentum_buffer_, b.momentum_buffer_) &&
-           same(a.exp_avg_, b.exp_avg_) && same(a.exp_avg_sq_, b.exp_avg_sq_) &&
-           same(a.skipped_, b.skipped_) && same(a.non_finite_, b.non_finite_);
+    if (a.step_ != b.step_) return false;
+    for (const Slot& slot : slots()) {
+      const at::Tensor &x = a.*slot.tensor, &y = b.*slot.tensor;
+      if (x.defined() != y.defined() || (x.defined() && !x.equal(y))) return false;
+    }
+    return true;
   }
 };
 

@@ -15,6 +15,14 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
+/// What a step of AdamW is governed by.
+struct AdamWSettings {
+  double lr;            ///< finite, >= 0
+  double beta1, beta2;  ///< β₁, β₂, in [0, 1)
+  double eps;           ///< ε, finite, >= 0
+  double weight_decay;  ///< λ, finite, >= 0
+};
+
 /// The new moments and the new parameter value of one AdamW step.
 struct AdamWResult {
   at::Tensor exp_avg;     // m
@@ -35,12 +43,11 @@ struct AdamWResult {
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
 /// @param step t, counted from 1: one number, on the parameter's device, because only that device
 /// knows how many steps it has skipped (NonFinite::Skip). Below 1 the result means nothing.
-/// @param beta1, beta2 in [0, 1). @param eps, weight_decay, lr finite, >= 0.
 /// @throws c10::Error for tensors of different shapes, and for numbers out of their range.
 inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
                               const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
-                              const at::Tensor& step, double lr, double beta1, double beta2,
-                              double eps, double weight_decay) {
+                              const at::Tensor& step, const AdamWSettings& settings) {
+  const auto [lr, beta1, beta2, eps, weight_decay] = settings;
   for (const at::Tensor& tensor : {parameter, exp_avg, exp_avg_sq}) {
     TORCH_CHECK(tensor.sizes() == gradient.sizes(),
                 "root_optim::adamw_step: expected tensors of the gradient's shape ",

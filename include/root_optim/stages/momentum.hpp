@@ -25,6 +25,10 @@ enum class MomentumForm {
   Ema   ///< M ← μ M + (1 − μ) G  (torch.optim.Muon)
 };
 
+inline const char* to_string(MomentumForm form) {
+  return form == MomentumForm::Sum ? "sum" : "ema";
+}
+
 /// The new momentum buffer M and the matrix U of the update.
 struct Momentum {
   at::Tensor buffer;
@@ -39,9 +43,11 @@ struct Momentum {
 ///          shape. Neither argument is written; without Nesterov `update` is `buffer`.
 /// Reference: ROOT, arXiv 2511.20626; torch.optim.Muon 2.9 for the EMA form.
 /// @param momentum μ, in [0, 1).
+/// @param workspace where the results are taken from, on the CPU; null: from LibTorch's allocator.
 /// @throws c10::Error for other arguments, and for one that autograd follows.
 inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
-                                    double momentum, MomentumForm form, bool nesterov) {
+                                    double momentum, MomentumForm form, bool nesterov,
+                                    Workspace* workspace = nullptr) {
   TORCH_CHECK(buffer.sizes() == gradient.sizes() && buffer.scalar_type() == gradient.scalar_type(),
               "root_optim::accumulate_momentum: expected a gradient ", buffer.sizes(), " of dtype ",
               c10::toString(buffer.scalar_type()), ", as the buffer, got ", gradient.sizes(),
@@ -52,17 +58,17 @@ inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& 
   detail::check_no_autograd(buffer, "accumulate_momentum");
   detail::check_no_autograd(gradient, "accumulate_momentum");
   if (form == MomentumForm::Sum) {
-    at::Tensor next = detail::temporary_like(buffer);
+    at::Tensor next = detail::temporary_like(workspace, buffer);
     at::add_out(next, gradient, buffer, momentum);
     if (!nesterov) return {next, next};
-    at::Tensor update = detail::temporary_like(buffer);
+    at::Tensor update = detail::temporary_like(workspace, buffer);
     at::add_out(update, gradient, next, momentum);
     return {next, update};
   }
-  at::Tensor next = detail::temporary_like(buffer);
+  at::Tensor next = detail::temporary_like(workspace, buffer);
   at::lerp_out(next, buffer, gradient, 1.0 - momentum);
   if (!nesterov) return {next, next};
-  at::Tensor update = detail::temporary_like(buffer);
+  at::Tensor update = detail::temporary_like(workspace, buffer);
   at::lerp_out(update, gradient, next, momentum);
   return {next, update};
 }

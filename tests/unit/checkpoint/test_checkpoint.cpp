@@ -147,11 +147,68 @@ TEST_CASE("options come back on every version of LibTorch", "[checkpoint]") {
   Model<Root> first(at::kFloat, Options(0.9), Options(unusual).names({}));
   first.optimizer.param_groups()[2].options().set_lr(0.123);  // as a scheduler would
   train(first.optimizer, first.parameters, 0, 1);
-  Model<Root> second;
+  Model<Root> second(at::kFloat, Options(0.05), Options(0.02));
   load_from(second.optimizer, saved(first.optimizer));
   CHECK((second.options(0) == Options(0.9)));
   CHECK((second.options(1) == Options(unusual).names({})));
   CHECK(second.options(2).lr() == 0.123);
+}
+
+TEST_CASE("what loading does with an option that the code has otherwise", "[checkpoint][errors]") {
+  const Tensors wide{parameter({24, 16}, 1, at::kFloat)}, vectors{parameter({24}, 2, at::kFloat)};
+  const auto loaded = [](const Tensors& parameters, const RootOptions& written,
+                         const RootOptions& own) {
+    Root first(parameters, written), second(parameters, own);
+    train(first, parameters, 0, 1);
+    const RootOptions before = own;
+    try {
+      load_from(second, saved(first));
+    } catch (const c10::Error&) {
+      CHECK((static_cast<const RootOptions&>(second.param_groups()[0].options()) == before));
+      CHECK(second.state().empty());
+      throw;
+    }
+    return static_cast<const RootOptions&>(second.param_groups()[0].options());
+  };
+  const RootOptions plain(0.05);
+  // Structure: refused, on both sides, with what to do.
+  const auto blocks = RootOptions(plain).layout(Layout().split_rows(3));
+  const auto names = RootOptions(plain).names({"conv.weight"});
+  CHECK_THROWS_WITH(loaded(wide, plain, RootOptions(names).layout(Layout().split_rows(3))),
+                    contains("expected layout '3 row blocks' for parameter 'conv.weight' (group 0, "
+                             "index 0, shape [24, 16]), got 'matrix' in the checkpoint: build"));
+  CHECK_THROWS_WITH(loaded(wide, blocks, plain), contains("expected layout 'matrix'"));
+  CHECK_THROWS_WITH(
+      loaded(wide, plain, RootOptions(plain).rule(Rule::AdamW)),
+      contains("expected rule adamw for parameter (group 0, index 0, shape [24, 16]), "
+               "got orthogonalized in the checkpoint"));
+  CHECK_THROWS_WITH(loaded(wide, RootOptions(plain).rule(Rule::AdamW), plain),
+                    contains("expected rule orthogonalized"));
+  CHECK_THROWS_WITH(loaded(wide, plain, RootOptions(plain).momentum_form(MomentumForm::Ema)),
+                    contains("expected momentum_form ema in group 0, got sum in the checkpoint"));
+  // Rules are compared as they are resolved; the code's stays.
+  CHECK(loaded(wide, plain, RootOptions(plain).rule(Rule::Orthogonalized)).rule() ==
+        Rule::Orthogonalized);
+  CHECK(loaded(wide, RootOptions(plain).rule(Rule::Orthogonalized), plain).rule() == Rule::Auto);
+  CHECK(loaded(vectors, plain, RootOptions(plain).rule(Rule::AdamW)).rule() == Rule::AdamW);
+  // Names: the code's where it has some, else the checkpoint's.
+  CHECK(loaded(wide, plain, names).names() == names.names());
+  CHECK(loaded(wide, names, plain).names() == names.names());
+  // Everything else is restored, but for what belongs to the machine.
+  const auto other = RootOptions(0.25)
+                         .momentum(0.5)
+                         .nesterov(false)
+                         .weight_decay(0.25)
+                         .scale(LrScale::Spectral)
+                         .filter(SoftThreshold().scaled(2, 1))
+                         .filter_place(FilterPlace::Momentum)
+                         .orthogonalizer(AdaNewton().steps(4))
+                         .betas(std::make_tuple(0.5, 0.25))
+                         .eps(0.5)
+                         .non_finite(NonFinite::Zero);
+  const RootOptions result = loaded(wide, other, RootOptions(plain).workspace(77));
+  CHECK((result == other));
+  CHECK(result.workspace() == 77);
 }
 
 TEST_CASE("a checkpoint before the first step, and into a used optimizer", "[checkpoint]") {
@@ -264,7 +321,7 @@ TEST_CASE("content that no optimizer has is refused and changes nothing", "[chec
   written.save_to(file);
   torch::serialize::InputArchive archive;
   archive.load_from(file);
-  const Checkpoint checkpoint = root_optim::detail::read_checkpoint(archive);
+  const Checkpoint checkpoint = root_optim::detail::read_checkpoint(archive).groups;
   const auto refused = [&](const std::string& message, auto change) {
     Checkpoint changed = checkpoint;
     change(changed);
@@ -312,7 +369,7 @@ TEST_CASE("content that no optimizer has is refused and changes nothing", "[chec
   std::stringstream content;
   newer.save_to(content);
   CHECK_THROWS_WITH(root_optim::load(model.optimizer, content),
-                    contains("expected a format from 1 to 3, got 4 (written by a newer version)"));
+                    contains("expected a format from 1 to 4, got 5 (written by a newer version)"));
   check_equal(twin, model);
 }
 

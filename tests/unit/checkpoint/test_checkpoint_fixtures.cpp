@@ -12,6 +12,7 @@
 #include <string>
 
 #include "support/tolerances.hpp"
+#include "support/training.hpp"
 
 using namespace root_optim;
 using test::fixtures::Built;
@@ -35,7 +36,8 @@ struct Writer {
 constexpr Writer kWriters[] = {
     {1, "1.13.1"}, {1, "2.13.0"},                                                             //
     {2, "1.13.1"}, {2, "2.2.2"},  {2, "2.6.0"}, {2, "2.10.0"}, {2, "2.13.0"}, {2, "2.14.1"},  //
-    {3, "1.13.1"}, {3, "2.2.2"},  {3, "2.6.0"}, {3, "2.10.0"}, {3, "2.13.0"}, {3, "2.14.1"}};
+    {3, "1.13.1"}, {3, "2.2.2"},  {3, "2.6.0"}, {3, "2.10.0"}, {3, "2.13.0"}, {3, "2.14.1"},  //
+    {4, "1.13.1"}, {4, "2.13.0"}};
 
 fs::path folder() { return fs::path(__FILE__).parent_path() / "../../fixtures/checkpoints"; }
 
@@ -164,7 +166,7 @@ void check_fixture(const Model<typename Optimizer::Options>& model, const Writer
                    const char* name, bool with_torch_load) {
   const fs::path path = folder() / writer.file(name);
   INFO(path.string() << (with_torch_load ? ", torch::load" : ", root_optim::load"));
-  Built<Optimizer> built(model, /*with_options=*/false);  // all options must come from the file
+  Built<Optimizer> built(model, /*with_options=*/false);  // all else must come from the file
   if (with_torch_load) {
     torch::load(*built.optimizer, path.string());
   } else {
@@ -211,12 +213,35 @@ TEST_CASE("checkpoints of every format and of other versions of LibTorch load", 
   }
 }
 
+TEST_CASE("coefficients that format 3 designed on first use are refused unless a table has them",
+          "[checkpoint][errors]") {
+  for (const char* libtorch : {"1.13.1", "2.13.0"}) {
+    const Writer writer{3, libtorch};
+    const at::Tensor p = test::parameter({8, 12}, 1, at::kFloat);
+    Root optimizer(std::vector<at::Tensor>{p});
+    CHECK_THROWS_WITH(root_optim::load(optimizer, (folder() / writer.file("designed")).string()),
+                      test::contains("expected coefficients for 8x12 in the table, got none") &&
+                          test::contains("root_optim::design_coefficients"));
+    CHECK(optimizer.state().empty());
+    root_optim::load(optimizer, (folder() / writer.file("designed_with_table")).string());
+    const auto& options = static_cast<const RootOptions&>(optimizer.param_groups()[0].options());
+    CHECK(options.orthogonalizer().table().find(8, 12) != nullptr);
+    test::set_gradient(p, at::ones({8, 12}));
+    CHECK_NOTHROW(optimizer.step());
+  }
+}
+
 TEST_CASE("every kept checkpoint is tested, and the present format is among them", "[checkpoint]") {
   std::set<std::string> listed, present;
   std::set<int64_t> formats;
   for (const Writer& writer : kWriters) {
     formats.insert(writer.format);
     for (const char* name : {"root", "muon", "paper"}) listed.insert(writer.file(name));
+  }
+  for (const char* libtorch : {"1.13.1", "2.13.0"}) {
+    for (const char* name : {"designed", "designed_with_table"}) {
+      listed.insert(Writer{3, libtorch}.file(name));
+    }
   }
   CHECK(formats.count(root_optim::detail::checkpoint_format) == 1);
   for (const auto& entry : fs::recursive_directory_iterator(folder())) {

@@ -4,7 +4,9 @@
 // The ground truths of diagnostics.hpp and the report of a step.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/diagnostics/diagnostics.hpp>
+#include <root_optim/diagnostics.hpp>
+#include <root_optim/muon.hpp>
+#include <root_optim/root.hpp>
 
 #include <limits>
 #include <vector>

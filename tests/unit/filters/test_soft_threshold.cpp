@@ -4,7 +4,7 @@
 // The outlier split: the exact quantile of |U|, the three thresholds, what is clipped and what not.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/filters/soft_threshold.hpp>
+#include <root_optim/filters.hpp>
 
 #include "support/devices.hpp"
 #include "support/reference.hpp"
@@ -13,6 +13,7 @@
 
 using root_optim::NoFilter;
 using root_optim::quantile_of_abs;
+using root_optim::Scratch;
 using root_optim::SoftThreshold;
 using test::on;
 using test::Quantity;
@@ -231,7 +232,7 @@ TEST_CASE("the scaled split on the CPU does what its operators do", "[soft_thres
     CHECK((body - reference).abs().div(reference.abs().clamp_min(1e-30)).max().item<double>() <
           bound);
     at::Tensor consumed = u.clone();
-    CHECK_THAT(filter.consume(consumed), test::same_as(body));
+    CHECK_THAT(filter(consumed, Scratch{nullptr, true}), test::same_as(body));
     CHECK_THAT(consumed, test::same_as(body));
   }
   // What autograd follows goes through operators.
@@ -345,7 +346,7 @@ TEST_CASE("SoftThreshold refuses what is no batch of matrices", "[soft_threshold
     for (const at::Tensor& u : {at::ones({2, 2}), at::ones({1, 2, 2, 2})}) {
       const auto message = test::contains("expected a batch of matrices [k, m, n], got shape");
       CHECK_THROWS_WITH(filter(u), message);
-      CHECK_THROWS_WITH(filter.consume(u), message);
+      CHECK_THROWS_WITH(filter(u, Scratch{nullptr, true}), message);
       CHECK_THROWS_WITH(filter.threshold(u), message);
     }
   }

@@ -20,8 +20,6 @@
 using namespace root_optim;
 using root_optim::detail::temporary;
 using root_optim::detail::temporary_like;
-using root_optim::detail::Workspace;
-using root_optim::detail::WorkspaceScope;
 using test::parameter;
 
 namespace {
@@ -46,43 +44,68 @@ struct Keeping {
   }
 };
 
-/// Counts how it is called.
+/// Keeps both, as a filter that hands on what it was handed.
+struct KeepingFilter {
+  static constexpr const char* name = "keeping_filter";
+  static inline Tensors kept;
+  at::Tensor operator()(const at::Tensor& x) const {
+    kept.push_back(x);
+    return x;
+  }
+};
+
+/// Counts what it is offered.
 struct Counting {
   static constexpr const char* name = "counting";
-  static inline int called = 0, consumed = 0;
-  at::Tensor operator()(const at::Tensor& x) const {
-    ++called;
-    return x.neg();
+  static inline int kept = 0, overwritten = 0;
+  at::Tensor operator()(const at::Tensor& x) const { return x.neg(); }
+  at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
+    CHECK(scratch.workspace != nullptr);
+    ++(scratch.overwrite ? overwritten : kept);
+    return scratch.overwrite ? x.neg_() : x.neg();
   }
-  at::Tensor consume(const at::Tensor& x) const {
-    ++consumed;
-    return x.neg_();
-  }
+};
+
+template <class T>
+struct Type {
+  using type = T;
 };
 
 }  // namespace
 
 TEST_CASE("what nobody else needs is written over", "[workspace]") {
-  using Optimizer = OrthogonalizedOptimizer<NoFilter, Counting>;
-  const auto counts = [](const std::vector<std::vector<int64_t>>& shapes,
-                         const Optimizer::Options& options) {
+  const auto counts = [](auto optimizer_type, const std::vector<std::vector<int64_t>>& shapes,
+                         const auto& options) {
     Tensors list;
     for (const auto& shape : shapes) list.push_back(parameter(shape, 1, at::kFloat));
-    Optimizer optimizer(list, options);
-    Counting::called = Counting::consumed = 0;
+    typename decltype(optimizer_type)::type optimizer(list, options);
+    Counting::kept = Counting::overwritten = 0;
     test::train(optimizer, list, 0, 3);
-    return std::make_pair(Counting::called, Counting::consumed);
+    return std::make_pair(Counting::kept, Counting::overwritten);
   };
-  const Optimizer::Options options(0.05);
-  CHECK(counts({{64, 96}}, options) == std::make_pair(0, 3));
-  CHECK(counts({{96, 16}, {96, 16}, {32, 8, 3, 3}}, options) == std::make_pair(0, 6));
-  CHECK(counts({{4, 16, 24}}, Optimizer::Options(options).layout(Layout().batch(true))) ==
+  using Plain = OrthogonalizedOptimizer<NoFilter, Counting>;
+  const Type<Plain> plain;
+  const Plain::Options options(0.05);
+  CHECK(counts(plain, {{64, 96}}, options) == std::make_pair(0, 3));
+  CHECK(counts(plain, {{96, 16}, {96, 16}, {32, 8, 3, 3}}, options) == std::make_pair(0, 6));
+  CHECK(counts(plain, {{4, 16, 24}}, Plain::Options(options).layout(Layout().batch(true))) ==
         std::make_pair(0, 3));
-  // Of several blocks in one tensor the last has it to itself.
   const auto blocks = Layout().split_rows(std::vector<int64_t>{16, 32, 16});
-  CHECK(counts({{64, 16}}, Optimizer::Options(options).layout(blocks)) == std::make_pair(6, 3));
+  CHECK(counts(plain, {{64, 16}}, Plain::Options(options).layout(blocks)) == std::make_pair(0, 9));
   // Without Nesterov the momentum itself is orthogonalized.
-  CHECK(counts({{64, 96}}, Optimizer::Options(options).nesterov(false)) == std::make_pair(3, 0));
+  CHECK(counts(plain, {{64, 96}}, Plain::Options(options).nesterov(false)) == std::make_pair(3, 0));
+
+  // Behind a filter of the momentum: ours hands on a matrix of its own, a user's may have kept it.
+  using Split = OrthogonalizedOptimizer<SoftThreshold, Counting>;
+  for (const bool nesterov : {true, false}) {
+    CHECK(counts(Type<Split>(), {{64, 96}},
+                 Split::Options(0.05).filter_place(FilterPlace::Momentum).nesterov(nesterov)) ==
+          std::make_pair(0, 3));
+  }
+  using Kept = OrthogonalizedOptimizer<KeepingFilter, Counting>;
+  CHECK(counts(Type<Kept>(), {{64, 96}}, Kept::Options(0.05).filter_place(FilterPlace::Momentum)) ==
+        std::make_pair(3, 0));
+  KeepingFilter::kept.clear();
 }
 
 TEST_CASE("only the first step allocates matrices", "[workspace]") {
@@ -141,33 +164,42 @@ TEST_CASE("what a policy keeps stays its own", "[workspace]") {
   CHECK_THAT(kept[1], test::same_as(output));
 }
 
+TEST_CASE("what a filter keeps stays its own, although ours come behind it", "[workspace]") {
+  const FilterPlace place = GENERATE(FilterPlace::Momentum, FilterPlace::Gradient);
+  using Optimizer = OrthogonalizedOptimizer<KeepingFilter, AdaNewton>;
+  const Tensors list{parameter({24, 32}, 1, at::kFloat), parameter({24, 32}, 2, at::kFloat)};
+  Optimizer optimizer(list, Optimizer::Options(0.05).filter_place(place));
+  KeepingFilter::kept.clear();
+  test::train(optimizer, list, 0, 1);
+  const Tensors kept = KeepingFilter::kept;
+  REQUIRE(kept.size() == 1);
+  const at::Tensor before = kept[0].clone();
+  test::train(optimizer, list, 1, 4);
+  KeepingFilter::kept.clear();
+  CHECK_THAT(kept[0], test::same_as(before));
+}
+
 TEST_CASE("blocks are used again, never twice at once, and given up for larger ones",
           "[workspace]") {
   Workspace workspace;
   workspace.set_limit(1000);
-  const WorkspaceScope scope(workspace);
   const auto bytes = at::TensorOptions(at::kByte);
-  at::Tensor a = temporary({100}, bytes);
-  const at::Tensor b = temporary({10, 20}, bytes);
-  CHECK(workspace.holds(a));
-  CHECK_FALSE(workspace.holds(at::empty({3})));
+  at::Tensor a = temporary(&workspace, {100}, bytes);
+  const at::Tensor b = temporary(&workspace, {10, 20}, bytes);
   CHECK(a.data_ptr() != b.data_ptr());
   CHECK(workspace.bytes() == 300);
   const void* memory = a.data_ptr();
-  CHECK(root_optim::detail::is_sole_owner(a));
-  CHECK_FALSE(root_optim::detail::is_sole_owner(at::Tensor()));
   at::Tensor view = a.narrow(0, 0, 5);
-  CHECK_FALSE(root_optim::detail::is_sole_owner(a));
   a.reset();  // the view still needs it
-  CHECK(temporary({50}, bytes).data_ptr() != memory);
+  CHECK(temporary(&workspace, {50}, bytes).data_ptr() != memory);
   CHECK(workspace.bytes() == 350);
   view.reset();
-  CHECK(temporary({90}, bytes).data_ptr() == memory);
-  CHECK(temporary({2, 3}, at::TensorOptions(at::kDouble)).data_ptr() != b.data_ptr());
+  CHECK(temporary(&workspace, {90}, bytes).data_ptr() == memory);
+  CHECK(temporary(&workspace, {2, 3}, at::TensorOptions(at::kDouble)).data_ptr() != b.data_ptr());
   CHECK(workspace.bytes() == 350);
-  const at::Tensor large = temporary({700}, bytes);  // 200 are in use, 150 free
+  const at::Tensor large = temporary(&workspace, {700}, bytes);  // 200 are in use, 150 free
   CHECK(workspace.bytes() == 1000);
-  const at::Tensor beyond = temporary({800}, bytes);
+  const at::Tensor beyond = temporary(&workspace, {800}, bytes);
   CHECK(workspace.bytes() == 1700);  // what is in use is in use
   workspace.release();
   CHECK(workspace.bytes() == 0);
@@ -175,20 +207,17 @@ TEST_CASE("blocks are used again, never twice at once, and given up for larger o
 }
 
 TEST_CASE("temporaries have the strides asked for", "[workspace]") {
-  Workspace workspace;
-  for (const bool in_scope : {false, true}) {
-    std::unique_ptr<WorkspaceScope> scope;
-    if (in_scope) scope = std::make_unique<WorkspaceScope>(workspace);
+  Workspace some;
+  for (Workspace* workspace : {static_cast<Workspace*>(nullptr), &some}) {
     const at::Tensor tall = at::ones({2, 3, 5}).transpose(1, 2);
-    CHECK(temporary_like(tall).strides() == tall.strides());
-    CHECK(temporary(tall.sizes(), tall.options()).is_contiguous());
+    CHECK(temporary_like(workspace, tall).strides() == tall.strides());
+    CHECK(temporary(workspace, tall.sizes(), tall.options()).is_contiguous());
     const at::Tensor gaps = at::ones({4, 10}).slice(1, 0, 10, 2);
-    CHECK(temporary_like(gaps).sizes() == gaps.sizes());
-    CHECK(temporary_like(gaps).is_contiguous());
-    CHECK(temporary_like(at::ones({3, 0})).numel() == 0);
-    CHECK(temporary_like(at::ones({2, 2}, at::kDouble)).scalar_type() == at::kDouble);
+    CHECK(temporary_like(workspace, gaps).sizes() == gaps.sizes());
+    CHECK(temporary_like(workspace, gaps).is_contiguous());
+    CHECK(temporary_like(workspace, at::ones({3, 0})).numel() == 0);
+    CHECK(temporary_like(workspace, at::ones({2, 2}, at::kDouble)).scalar_type() == at::kDouble);
   }
-  CHECK(root_optim::detail::current_workspace == nullptr);
 }
 
 TEST_CASE("norms and largest entries of each matrix, in any order of memory", "[workspace]") {

@@ -5,6 +5,7 @@
 // iteration does with them is in test_newton_schulz.cpp and tests/property.
 #include "support/catch_torch.hpp"
 
+#include <root_optim/coefficients/design.hpp>
 #include <root_optim/coefficients/published.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
 
@@ -13,7 +14,6 @@
 #include "support/tolerances.hpp"
 
 #include <cmath>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -95,36 +95,6 @@ TEST_CASE("an entry of the table comes before the shipped triples", "[ada_newton
         root_optim::default_schedule(7, Precision::Float32));
 }
 
-TEST_CASE("design makes coefficients for each shape on its first use", "[ada_newton]") {
-  root_optim::ShapeModel gaussian;
-  gaussian.gaussian_weight = 1;
-  const AdaNewton policy = AdaNewton().design(gaussian);
-  REQUIRE(policy.model().has_value());
-  const auto designed = policy.schedule(64, 96, Precision::Float32);
-  CHECK(designed == root_optim::design_for_shape(64, 96, 5, Precision::Float32, gaussian).schedule);
-  CHECK(policy.schedule(96, 64, Precision::Float64) == designed);
-  CHECK(policy.schedule(64, 64, Precision::Float32) != designed);
-  CHECK(policy.schedule(64, 96, Precision::BFloat16) != designed);
-  CHECK(policy.schedule(64, 96, Precision::Float32) == designed);
-  root_optim::CoefficientTable table;
-  table.set(64, 96, root_optim::default_schedule(4));
-  CHECK(AdaNewton(policy).table(table).schedule(64, 96, Precision::Float32).size() == 4);
-
-  // Copies share what is designed, and may be used from several threads.
-  std::vector<std::thread> threads;
-  std::vector<root_optim::Schedule> results(4);
-  for (size_t i = 0; i < results.size(); ++i) {
-    threads.emplace_back([copy = policy, &results, i] {
-      for (const int64_t m : {8, 16}) results[i] = copy.schedule(m, 32, Precision::Float32);
-    });
-  }
-  for (std::thread& t : threads) t.join();
-  for (const auto& result : results) CHECK(result == policy.schedule(16, 32, Precision::Float32));
-
-  gaussian.gaussian_weight = -1;
-  CHECK_THROWS_WITH(AdaNewton().design(gaussian), test::contains("gaussian_weight"));
-}
-
 TEST_CASE("the shipped triples are within a few percent of designs for a shape", "[ada_newton]") {
   // Measured 2026-11 over ten shapes from 64x64 to 4096x16384: at most 1.0 % at five steps, .6 % at
   // six, 2.0 % at eight.
@@ -148,7 +118,7 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
   table.set(8, 24, root_optim::default_schedule(4));
   for (const AdaNewton& policy :
        {AdaNewton(), AdaNewton().steps(8), AdaNewton().budget(2).form(Form::Direct),
-        AdaNewton().compute_dtype(at::kBFloat16), AdaNewton().table(table), AdaNewton().design()}) {
+        AdaNewton().compute_dtype(at::kBFloat16), AdaNewton().table(table)}) {
     root_optim::Fields fields, again;
     policy.serialize(fields);
     AdaNewton copy = AdaNewton().steps(4);
@@ -160,7 +130,6 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
     CHECK(copy.form() == policy.form());
     CHECK(copy.compute_dtype() == policy.compute_dtype());
     CHECK(copy.table().to_text() == policy.table().to_text());
-    CHECK(copy.model().has_value() == policy.model().has_value());
   }
   root_optim::Fields fields;
   AdaNewton().table(table).serialize(fields);
@@ -168,6 +137,26 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
   AdaNewton unchanged = AdaNewton().steps(4);
   CHECK_THROWS_WITH(unchanged.deserialize(fields), test::contains("the stored table:2"));
   CHECK(unchanged.steps() == 4);
+}
+
+TEST_CASE("coefficients that an older version designed on first use must be in the table",
+          "[ada_newton][policy][errors]") {
+  root_optim::CoefficientTable table;
+  table.set(8, 24, root_optim::default_schedule(4));
+  root_optim::Fields fields;
+  AdaNewton().table(table).serialize(fields);
+  fields.set("model", std::vector<double>{0.2, 0.1, 100});
+  AdaNewton policy;
+  policy.deserialize(fields);
+  const at::Tensor parameter = at::zeros({8, 24});
+  CHECK_NOTHROW(policy.validate_for(24, 8, parameter));
+  CHECK_THROWS_WITH(
+      policy.validate_for(8, 16, parameter),
+      test::contains("root_optim::load: expected coefficients for 8x16 in the table") &&
+          test::contains("root_optim::design_coefficients"));
+  fields.set("model", std::vector<double>{});
+  policy.deserialize(fields);
+  CHECK_NOTHROW(policy.validate_for(8, 16, parameter));
 }
 
 TEST_CASE("AdaNewton names what is out of range", "[ada_newton][policy][errors]") {

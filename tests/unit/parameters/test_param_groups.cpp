@@ -5,8 +5,9 @@
 // ties, output heads, overrides, printing, and the groups as the optimizer consumes them.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/optimizer/optimizer.hpp>
-#include <root_optim/parameters/routing_table.hpp>
+#include <root_optim/muon.hpp>
+#include <root_optim/parameters.hpp>
+#include <root_optim/root.hpp>
 
 #include <sstream>
 #include <string>

@@ -4,7 +4,7 @@
 // AdamW inside the optimizer: the numbers of torch::optim::AdamW and of the float64 reference.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/root.hpp>
 
 #include "support/devices.hpp"
 #include "support/reference.hpp"
@@ -30,7 +30,7 @@ TEST_CASE("AdamW by hand: the first step moves by lr in the gradient's direction
   const auto next =
       root_optim::adamw_step(at::tensor({1.0, -2.0}, at::kDouble),
                              at::tensor({0.5, -4.0}, at::kDouble), at::zeros({2}, at::kDouble),
-                             at::zeros({2}, at::kDouble), at::ones({}), 0.1, 0.5, 0.75, 0.0, 0.5);
+                             at::zeros({2}, at::kDouble), at::ones({}), {0.1, 0.5, 0.75, 0.0, 0.5});
   // m' / (1 - beta1) = g and v' / (1 - beta2) = g^2, so the step is lr sign(g) after the decay.
   CHECK_THAT(next.parameter,
              test::close_to(at::tensor({0.95 * 1.0 - 0.1, 0.95 * -2.0 + 0.1}, at::kDouble),
@@ -44,7 +44,7 @@ TEST_CASE("AdamW by hand: the first step moves by lr in the gradient's direction
 TEST_CASE("adamw_step names what it cannot take", "[adamw][errors]") {
   const at::Tensor x = at::ones({2}), other = at::ones({3}), one = at::ones({});
   const auto step = [&](const at::Tensor& moment, const at::Tensor& t, double lr, double beta) {
-    return root_optim::adamw_step(x, x, moment, x, t, lr, beta, 0.9, 1e-8, 0);
+    return root_optim::adamw_step(x, x, moment, x, t, {lr, beta, 0.9, 1e-8, 0});
   };
   CHECK_THROWS_WITH(step(other, one, 0.1, 0.9),
                     test::contains("root_optim::adamw_step: expected tensors of the gradient's "

@@ -5,8 +5,7 @@
 // update.
 #include "support/catch_torch.hpp"
 
-#include <root_optim/stages/momentum.hpp>
-#include <root_optim/stages/update.hpp>
+#include <root_optim/stages.hpp>
 
 #include "support/devices.hpp"
 #include "support/spectra.hpp"
@@ -54,8 +53,12 @@ TEST_CASE("momentum and update name what they cannot take", "[momentum][errors]"
                     test::contains("expected form to be an enumerator of its type, got 5"));
   CHECK_THROWS_WITH(sum(buffer, at::ones({3, 4}).set_requires_grad(true), 0.9),
                     test::contains("expected a tensor without autograd"));
-  CHECK_THROWS_WITH(root_optim::add_direction(buffer, at::ones({4}), 1, 1),
-                    test::contains("expected a direction [3, 4], as the value, got [4]"));
+  CHECK_THROWS_WITH(root_optim::update_parameter(buffer, gradient, at::ones({4}), 1, 1, 0),
+                    test::contains("expected a parameter and a direction [3, 4], as the value, got "
+                                   "[3, 4] and [4]"));
+  CHECK_THROWS_WITH(
+      root_optim::update_parameter(buffer, gradient.to(at::kDouble), gradient, 1, 1, 0),
+      test::contains("expected a parameter of dtype Float, as the value, got Double"));
 }
 
 TEST_CASE("sum and EMA momentum differ by 1 - mu only", "[momentum]") {
@@ -93,8 +96,9 @@ TEST_CASE("the scale of a matrix shape", "[update]") {
 TEST_CASE("weight decay is applied once, with the unscaled learning rate", "[update]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor parameter = at::full({1}, 2.0, on(device, at::kDouble));
-  const at::Tensor value = root_optim::decayed(parameter, 0.25, 0.5, at::kDouble);
-  root_optim::add_direction(value, at::full({1}, 3.0, on(device, at::kDouble)), 0.25, 4);
+  const at::Tensor value = at::empty_like(parameter);
+  root_optim::update_parameter(value, parameter, at::full({1}, 3.0, on(device, at::kDouble)), 0.25,
+                               4, 0.5);
   CHECK(value.item<double>() == (1 - 0.25 * 0.5) * 2 - 0.25 * 4 * 3);
   CHECK(parameter.item<double>() == 2);
 }

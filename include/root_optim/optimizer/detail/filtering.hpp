@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The outlier filter on tensors that are matrices only after their layout is applied.
+// Policies on tensors that are matrices only after their layout is applied.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +9,10 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <root_optim/core/policy.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/version.hpp>
@@ -19,11 +21,22 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
+/// policy(x), with the step's scratch if it takes one.
+template <class Policy>
+at::Tensor applied(const Policy& policy, at::Tensor x, const Scratch& scratch) {
+  if constexpr (takes_scratch<Policy>) {
+    return policy(std::move(x), scratch);
+  } else {
+    return policy(x);
+  }
+}
+
 /// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
 template <class Filter>
-at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout) {
-  const auto apply = [&filter](const at::Tensor& matrices) {
-    at::Tensor passed = filter(matrices);
+at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout,
+                    Workspace* workspace) {
+  const auto apply = [&](const at::Tensor& matrices) {
+    at::Tensor passed = applied(filter, matrices, {workspace, /*overwrite=*/false});
     TORCH_CHECK(passed.defined() && passed.sizes() == matrices.sizes(),
                 "root_optim::step: expected policy '", Filter::name, "' to keep the shape ",
                 matrices.sizes(), ", got ",
@@ -37,7 +50,7 @@ at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layou
         .reshape(stacked.sizes())
         .to(stacked.scalar_type());
   }
-  at::Tensor result = temporary(stacked.sizes(), stacked.options());
+  at::Tensor result = temporary(workspace, stacked.sizes(), stacked.options());
   const std::vector<at::Tensor> to = block_views(result, layout);
   for (size_t block = 0; block < from.size(); ++block) {
     to[block].copy_(apply(block_matrices(from[block], layout)).reshape(to[block].sizes()));

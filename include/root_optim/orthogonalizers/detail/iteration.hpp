@@ -35,30 +35,30 @@ inline double smallest_normal(at::ScalarType dtype) {
                               : static_cast<double>(std::numeric_limits<float>::min());
 }
 
-/// x ÷ divisor, written over x if `overwrite` says so.
-inline at::Tensor divided(const at::Tensor& x, const at::Tensor& divisor, bool overwrite) {
-  if (overwrite) return x.div_(divisor);
-  at::Tensor result = temporary_like(x);
+/// x ÷ divisor.
+inline at::Tensor divided(const at::Tensor& x, const at::Tensor& divisor, Scratch scratch) {
+  if (scratch.overwrite) return x.div_(divisor);
+  at::Tensor result = temporary_like(scratch.workspace, x);
   return at::div_out(result, x, divisor);
 }
 
-inline at::Tensor as_compute_dtype(const at::Tensor& x, at::ScalarType dtype) {
+inline at::Tensor as_compute_dtype(const at::Tensor& x, at::ScalarType dtype,
+                                   Workspace* workspace) {
   if (x.scalar_type() == dtype) return x;
-  return temporary(x.sizes(), x.options().dtype(dtype)).copy_(x);
+  return temporary(workspace, x.sizes(), x.options().dtype(dtype)).copy_(x);
 }
 
 /// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
-/// underflow whatever the scale of x. Written over x if `overwrite` says so.
-inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, bool overwrite = false) {
+/// underflow whatever the scale of x.
+inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, Scratch scratch = {}) {
   const at::Tensor largest = max_abs(x).clamp_min_(smallest_normal(x.scalar_type()));
-  return as_compute_dtype(divided(x, largest, overwrite), dtype);
+  return as_compute_dtype(divided(x, largest, scratch), dtype, scratch.workspace);
 }
 
 /// x [k, m, n] over max(‖x‖_F, eps) (FrobeniusFloor) or ‖x‖_F + eps (FrobeniusPlus), in `dtype`. The norm is accumulated
-/// in float64: float32 squares overflow and underflow near 1e±20. Written over x if `overwrite` says
-/// so.
+/// in float64: float32 squares overflow and underflow near 1e±20.
 inline at::Tensor scale_by_frobenius(const at::Tensor& x, Normalization norm_kind, double eps,
-                                     at::ScalarType dtype, bool overwrite = false) {
+                                     at::ScalarType dtype, Scratch scratch = {}) {
   at::Tensor norm = frobenius_norms(x);
   if (norm_kind == Normalization::FrobeniusFloor) {
     norm.clamp_min_(eps);
@@ -69,15 +69,15 @@ inline at::Tensor scale_by_frobenius(const at::Tensor& x, Normalization norm_kin
   // overflow although no entry does.
   const at::Tensor root =
       norm.clamp_min_(smallest_normal(x.scalar_type())).sqrt_().to(x.scalar_type());
-  return as_compute_dtype(divided(x, root, overwrite).div_(root), dtype);
+  return as_compute_dtype(divided(x, root, scratch).div_(root), dtype, scratch.workspace);
 }
 
 /// x [k, m, n] as an iteration starts from it, in `dtype`. With Schatten8 the iteration itself does the
-/// rest (`scale_by_schatten8`). Written over x if `overwrite` says so.
+/// rest (`scale_by_schatten8`).
 inline at::Tensor scaled(const at::Tensor& x, Normalization norm, double eps, at::ScalarType dtype,
-                         bool overwrite) {
-  return norm == Normalization::Schatten8 ? scale_by_max(x, dtype, overwrite)
-                                          : scale_by_frobenius(x, norm, eps, dtype, overwrite);
+                         Scratch scratch = {}) {
+  return norm == Normalization::Schatten8 ? scale_by_max(x, dtype, scratch)
+                                          : scale_by_frobenius(x, norm, eps, dtype, scratch);
 }
 
 /// Divides x by its Schatten-8 norm, given A = XXᵀ and A² of x as it is, which are scaled along:
@@ -95,10 +95,10 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 /// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes
 /// as a transposed view, is never copied into another order.
 inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
-                                 Normalization norm) {
-  at::Tensor next = temporary_like(x);
-  at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // A
-  at::Tensor factor = temporary_like(gram);                                     // bA + cA²
+                                 Normalization norm, Workspace* workspace = nullptr) {
+  at::Tensor next = temporary_like(workspace, x);
+  at::Tensor gram = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());  // A
+  at::Tensor factor = temporary_like(workspace, gram);  // bA + cA²
   for (size_t t = 0; t < schedule.size(); ++t) {
     const auto [a, b, c] = schedule[t];
     symmetric_product_out(gram, x, x, blocks);
@@ -124,12 +124,12 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// spreads the large ones. Measured on condition 1e10, 512×1024, five steps: an error of 1.9e-3
 /// becomes .26 if PQ is mirrored too.
 inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
-                               const std::vector<int64_t>& runs, int64_t blocks,
-                               Normalization norm) {
-  at::Tensor next = temporary_like(x);
-  at::Tensor gram = temporary({x.size(0), x.size(1), x.size(1)}, x.options());  // R
-  at::Tensor step = temporary_like(gram);                                       // P
-  at::Tensor product, scratch;                                                  // Q
+                               const std::vector<int64_t>& runs, int64_t blocks, Normalization norm,
+                               Workspace* workspace = nullptr) {
+  at::Tensor next = temporary_like(workspace, x);
+  at::Tensor gram = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());  // R
+  at::Tensor step = temporary_like(workspace, gram);                                       // P
+  at::Tensor product, scratch;                                                             // Q
   size_t t = 0;
   for (const int64_t length : runs) {
     symmetric_product_out(gram, x, x, blocks);
@@ -144,8 +144,8 @@ inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
       }
       step.diagonal(0, 1, 2).add_(a);
       if (!product.defined()) {
-        product = temporary_like(gram);
-        scratch = temporary_like(gram);
+        product = temporary_like(workspace, gram);
+        scratch = temporary_like(workspace, gram);
       }
       if (i + 1 < length) {
         at::bmm_out(scratch, step, gram);

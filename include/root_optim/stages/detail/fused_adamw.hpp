@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <root_optim/parameters/param_state.hpp>
+#include <root_optim/stages/adamw.hpp>
 #include <root_optim/version.hpp>
 
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4)
@@ -42,8 +43,7 @@ inline bool fused_adamw_takes(const at::Tensor& parameter, const at::Tensor& gra
 inline void fused_adamw(const std::vector<at::Tensor>& parameters,
                         const std::vector<at::Tensor>& gradients,
                         const std::vector<ParamState*>& states, const at::Tensor& t,
-                        const at::Tensor& usable, double lr, double beta1, double beta2, double eps,
-                        double weight_decay) {
+                        const at::Tensor& usable, const AdamWSettings& settings) {
 #if ROOT_OPTIM_HAS_FUSED_ADAMW
   std::vector<at::Tensor> exp_avgs, exp_avg_sqs;
   for (ParamState* state : states) {
@@ -53,11 +53,12 @@ inline void fused_adamw(const std::vector<at::Tensor>& parameters,
   std::optional<at::Tensor> found_inf;
   if (usable.defined()) found_inf = usable.logical_not().to(at::kFloat);
   at::_fused_adamw_(parameters, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{},
-                    t.to(at::kFloat).unbind(0), lr, beta1, beta2, weight_decay, eps,
+                    t.to(at::kFloat).unbind(0), settings.lr, settings.beta1, settings.beta2,
+                    settings.weight_decay, settings.eps,
                     /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
 #else
-  TORCH_INTERNAL_ASSERT(false, parameters.size(), gradients.size(), states.size(), t, usable, lr,
-                        beta1, beta2, eps, weight_decay);
+  TORCH_INTERNAL_ASSERT(false, parameters.size(), gradients.size(), states.size(), t, usable,
+                        settings.lr);
 #endif
 }
 

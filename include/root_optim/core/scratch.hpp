@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What a step offers to a policy beside the matrices.
+#pragma once
+
+#include <root_optim/version.hpp>
+
+namespace at {
+class Tensor;
+}
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+
+class Workspace;  // kernels/workspace.hpp
+
+/// Offered to a policy whose call takes it (policy.hpp).
+struct Scratch {
+  Workspace* workspace = nullptr;  ///< memory for temporaries; null: LibTorch's allocator
+  bool overwrite = false;          ///< nobody else needs the input: it may be written over
+};
+
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Parameters that are stepped together, and the memory that their step takes.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>  // elementSize
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include <root_optim/optimizer/options.hpp>                   // FilterPlace
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
+#include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/parameters/rule.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// Parameters of one group and device that are stepped together: matrices of one shape, which move
+/// through the stages as one tensor, or all that follow AdamW.
+template <class Options>
+struct Batch {
+  const Options* options;
+  Rule rule;
+  std::vector<at::Tensor> parameters;
+  std::vector<ParamState*> states;
+};
+
+/// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
+/// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
+/// gradients, too, and four Gram matrices.
+inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool alone) {
+  double elements = (alone ? 3 : 4) * static_cast<double>(parameter.numel());
+  for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
+    const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
+    const double count =
+        layout.batch() ? static_cast<double>(parameter.numel()) / (rows * cols) : 1;
+    elements += 4 * count * (std::min)(rows, cols) * (std::min)(rows, cols);
+  }
+  return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
+}
+
+/// The bytes of the filtered gradients of parameters that follow AdamW.
+inline double filtered_bytes(const std::vector<at::Tensor>& parameters) {
+  double bytes = 0;
+  for (const at::Tensor& parameter : parameters) {
+    bytes += static_cast<double>(parameter.numel()) *
+             static_cast<double>(c10::elementSize(state_dtype(parameter)));
+  }
+  return bytes;
+}
+
+/// The most that a workspace need keep for these batches.
+template <class Options>
+size_t workspace_bytes(const std::vector<Batch<Options>>& batches) {
+  double matrices = 0, adamw = 0;  // the most bytes that a batch of each kind takes
+  for (const Batch<Options>& batch : batches) {
+    const Options& options = *batch.options;
+    if (batch.rule == Rule::Orthogonalized) {
+      const size_t count = batch.parameters.size();
+      const double each = step_bytes(batch.parameters[0], options.layout(), /*alone=*/count == 1);
+      matrices = (std::max)(matrices, static_cast<double>(count) * each);
+    } else if (options.filter_place() == FilterPlace::AllGradients) {
+      adamw = (std::max)(adamw, filtered_bytes(batch.parameters));
+    }
+  }
+  // Their sum: a block of one kind is hardly ever the size that the other needs.
+  return static_cast<size_t>(matrices + adamw);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

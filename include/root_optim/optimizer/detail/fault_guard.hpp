@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// How a step finds out, without waiting for the device, whether a gradient is usable, and what it does
+// then (NonFinite in options.hpp).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include <root_optim/optimizer/detail/commit.hpp>
+#include <root_optim/optimizer/options.hpp>  // NonFinite
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// x in `dtype`, itself where it has it: `Tensor::to` would be an operator all the same.
+inline at::Tensor as_dtype(const at::Tensor& x, at::ScalarType dtype) {
+  return x.scalar_type() == dtype ? x : x.to(dtype);
+}
+
+/// Whether all flags of a bool tensor on the CPU are set.
+inline bool all_true(const at::Tensor& flags) {
+  const bool* values = flags.data_ptr<bool>();
+  return std::all_of(values, values + flags.numel(), [](bool flag) { return flag; });
+}
+
+/// The states' `skipped` side by side, [k].
+inline at::Tensor skipped_of(const std::vector<ParamState*>& states) {
+  std::vector<at::Tensor> skipped;
+  skipped.reserve(states.size());
+  for (ParamState* state : states) skipped.push_back(state->skipped());
+  return at::stack(skipped);
+}
+
+/// Watches k parameters through one step. A step is taken if every magnitude that was required is
+/// finite; else the parameter and its state stay as they are, and the step is counted.
+///
+/// With NonFinite::Propagate nothing is watched and every step is taken.
+class FaultGuard {
+ public:
+  explicit FaultGuard(NonFinite policy) : policy_(policy) {}
+
+  bool is_active() const { return policy_ != NonFinite::Propagate; }
+  /// Whether Inf and NaN in a gradient count as 0.
+  bool cleans() const { return policy_ == NonFinite::Zero; }
+  /// A gradient as the step takes it.
+  at::Tensor cleaned(const at::Tensor& gradient) const {
+    return cleans() ? at::nan_to_num(gradient, 0.0, 0.0, 0.0) : gradient;
+  }
+
+  /// Notes which gradients are not finite, without a consequence for the step.
+  /// @param magnitude the largest of each, [k, 1, …]
+  void note(const at::Tensor& magnitude) { join(sound_, is_finite(magnitude).reshape({-1})); }
+  /// The step of a parameter is taken only if its magnitude is finite.
+  void require(const at::Tensor& magnitude) {
+    note(magnitude);
+    join(usable_, is_finite(magnitude));
+  }
+  /// One flag for all: whether every step is usable so far.
+  at::Tensor all_usable() const { return usable_.all(); }
+  /// Lets `usable`, one flag, decide for all parameters.
+  void decide(const at::Tensor& usable) { usable_ = usable; }
+
+  /// The flags that decide, undefined if nothing was required: [k, 1, …], or [] for all.
+  const at::Tensor& usable() const { return usable_; }
+
+  /// `next` where the step is taken, else `old`.
+  ///
+  /// On the CPU the host may look without waiting: usually all is usable, and a pass over three tensors
+  /// is saved.
+  at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const {
+    if (!usable_.defined() || (usable_.is_cpu() && all_true(usable_))) return next;
+    return at::where(usable_, next, as_dtype(old, next.scalar_type()));
+  }
+
+  /// The counters of the parameters after this step, `skipped` of each, then `non_finite` of each;
+  /// empty where nothing was counted.
+  std::vector<at::Tensor> counters(const std::vector<ParamState*>& states) const {
+    if (!usable_.defined()) return {};
+    if (usable_.is_cpu() && all_true(usable_) && all_true(sound_)) return {};
+    std::vector<at::Tensor> non_finite;
+    non_finite.reserve(states.size());
+    for (ParamState* state : states) non_finite.push_back(state->non_finite());
+    const at::Tensor skipped = skipped_of(states), faults = at::stack(non_finite);
+    const at::Tensor taken = usable_.dim() == 0 ? usable_ : usable_.reshape({-1});
+    return at::cat({at::where(taken, skipped, skipped.add(1)),
+                    at::where(sound_, faults, faults.add(1))})
+        .unbind(0);
+  }
+
+ private:
+  /// For magnitudes, so that one comparison tells (NaN < ∞ is false).
+  static at::Tensor is_finite(const at::Tensor& magnitude) {
+    return magnitude.lt(std::numeric_limits<double>::infinity());
+  }
+  static void join(at::Tensor& flags, const at::Tensor& more) {
+    flags = flags.defined() ? flags.bitwise_and(more) : more;
+  }
+
+  NonFinite policy_;
+  at::Tensor usable_;
+  at::Tensor sound_;  ///< whether each parameter's own gradient is finite, [k]
+};
+
+/// The counters into the states, with the rest of a commit.
+inline void add_counters(Commit& commit, const std::vector<ParamState*>& states,
+                         const std::vector<at::Tensor>& next) {
+  if (next.empty()) return;
+  std::vector<at::Tensor> to;
+  to.reserve(next.size());
+  for (ParamState* state : states) to.push_back(state->skipped());
+  for (ParamState* state : states) to.push_back(state->non_finite());
+  commit.add(to, next);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The stages of a matrix in their order, which stands here and nowhere else: filter, momentum,
+// orthogonalizer, scale. The step runs them, and whoever looks on (diagnostics/next_matrices.hpp).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <root_optim/core/policy.hpp>
+#include <root_optim/filters/no_filter.hpp>
+#include <root_optim/kernels/max_abs.hpp>
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/optimizer/detail/fault_guard.hpp>
+#include <root_optim/optimizer/detail/filtering.hpp>
+#include <root_optim/optimizer/options.hpp>
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // is_supported
+#include <root_optim/parameters/layout.hpp>
+#include <root_optim/stages/lr_scale.hpp>
+#include <root_optim/stages/momentum.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// What a step adds to the matrices of one block view (layout.hpp), but for the learning rate.
+struct Direction {
+  at::Tensor matrices;  ///< X, [count, rows, cols]
+  double scale;         ///< s(rows, cols)
+};
+
+struct MatrixUpdate {
+  at::Tensor buffer;                  ///< the next momentum, [k, *shape]
+  std::vector<Direction> directions;  ///< one a block view
+};
+
+/// Runs the stages on k gradients of one shape. Writes neither the gradient nor the buffer.
+///
+/// @param gradient, buffer [k, *shape], in the dtype of the state; the gradient's memory may go.
+/// @param guard requires what must be finite: the gradient before a filter clips Inf, and U.
+template <class Options, class Filter, class Orthogonalizer>
+MatrixUpdate matrix_update(const Options& options, const Filter& filter,
+                           const Orthogonalizer& orthogonalizer, at::Tensor gradient,
+                           const at::Tensor& buffer, FaultGuard& guard, Workspace* workspace) {
+  constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
+  const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
+  const Layout& layout = options.layout();
+
+  if (guard.cleans()) {
+    guard.note(max_abs(gradient));
+    gradient = guard.cleaned(gradient);
+  }
+  if (of_gradient) {
+    if (guard.is_active()) guard.require(max_abs(gradient));
+    gradient = filtered(gradient, filter, layout, workspace);
+  }
+  Momentum momentum = accumulate_momentum(buffer, gradient, options.momentum(),
+                                          options.momentum_form(), options.nesterov(), workspace);
+  gradient.reset();
+  if (guard.is_active()) guard.require(max_abs(momentum.update));
+
+  // Each tensor is released where the next one takes its place: beside M at most three matrices.
+  MatrixUpdate result{std::move(momentum.buffer), {}};
+  std::vector<at::Tensor> views = block_views(momentum.update, layout);
+  momentum.update.reset();
+  for (at::Tensor& view : views) {
+    at::Tensor matrices = block_matrices(view, layout);
+    view.reset();
+    const auto shape = matrices.sizes().vec();
+    // U is ours to write over, unless it is the momentum itself, or a user's policy may have kept it.
+    Scratch scratch{workspace, /*overwrite=*/options.nesterov()};
+    if (filters && !of_gradient) {
+      matrices = applied(filter, std::move(matrices), scratch);
+      scratch.overwrite = takes_scratch<Filter>;
+    }
+    matrices = applied(orthogonalizer, std::move(matrices), scratch);
+    TORCH_CHECK(matrices.defined() && matrices.sizes() == c10::IntArrayRef(shape) &&
+                    is_supported(matrices.scalar_type()),
+                "root_optim::step: expected policies '", Filter::name, "' and '",
+                Orthogonalizer::name, "' to keep the shape ", c10::IntArrayRef(shape),
+                " and a real dtype, got ",
+                matrices.defined()
+                    ? c10::str(matrices.sizes(), " of ", c10::toString(matrices.scalar_type()))
+                    : std::string("no tensor"));
+    const double scale = lr_scale(options.scale(), shape[1], shape[2]);
+    result.directions.push_back({std::move(matrices), scale});
+  }
+  return result;
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

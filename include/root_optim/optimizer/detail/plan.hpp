@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The plan of a step: every check, the state of every parameter, and which parameters step together.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/optim/optimizer.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <root_optim/core/finite.hpp>
+#include <root_optim/core/policy.hpp>
+#include <root_optim/kernels/max_abs.hpp>
+#include <root_optim/optimizer/detail/batch.hpp>
+#include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/next_state.hpp>
+#include <root_optim/optimizer/options.hpp>  // NonFinite
+#include <root_optim/parameters/detail/parameter_checks.hpp>
+#include <root_optim/parameters/detail/state_key.hpp>
+#include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/parameters/rule.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// A parameter that takes part in the coming step.
+struct PlannedParam {
+  at::Tensor parameter;
+  Rule rule;  ///< as resolved
+  size_t group;
+  ParamState state;  ///< complete for the step
+};
+
+/// Checks all groups, parameters, gradients, coefficients and state; changes nothing.
+/// @return the parameters that have a gradient and entries, in their order.
+template <class Options>
+std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& states) {
+  struct Found {
+    const ParamState* state;
+    std::string where;
+  };
+  std::vector<PlannedParam> planned;
+  std::vector<Found> found;
+  std::unordered_set<const void*> seen;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const Options& options = valid_options<Options>(groups, g);
+    const auto& parameters = groups[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const at::Tensor& parameter = parameters[i];
+      const std::string where = describe(parameter, g, i, options.names());
+      check_parameter(parameter, where);
+      const Rule rule = resolve_rule(options.rule(), options.layout(), parameter, where);
+      TORCH_CHECK(seen.insert(parameter.unsafeGetTensorImpl()).second,
+                  "root_optim::step: expected every parameter once, got ", where, " again");
+      const at::Tensor& gradient = parameter.grad();
+      if (!gradient.defined()) continue;
+      check_gradient(parameter, gradient, where);
+      if (parameter.numel() == 0) continue;
+      found.push_back({find_state(states, parameter, where), where});
+      TORCH_CHECK(options.non_finite() != NonFinite::Raise ||
+                      is_finite(max_abs(gradient.reshape({1, -1})).reshape({}).item<double>()),
+                  "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
+      if (rule == Rule::Orthogonalized) {
+        for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), options.layout())) {
+          validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols, parameter);
+        }
+      }
+      planned.push_back({parameter, rule, g, {}});
+    }
+  }
+  for (size_t i = 0; i < planned.size(); ++i) {
+    PlannedParam& item = planned[i];
+    item.state = next_state(found[i].state, item.parameter, item.rule, found[i].where);
+  }
+  return planned;
+}
+
+/// Checks everything and sorts the parameters into batches. What it may change, after all checks, is
+/// invisible: missing state comes into being as zeros, state follows its parameter to another device or
+/// dtype, and that of another rule than the parameter's goes.
+template <class Options>
+std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
+  std::vector<PlannedParam> planned = planned_params<Options>(groups, states);
+  std::vector<Batch<Options>> batches;
+  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
+  std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
+  for (PlannedParam& item : planned) {
+    auto& slot = states[state_key(item.parameter)];
+    if (!slot) slot = std::make_unique<ParamState>();
+    auto& state = static_cast<ParamState&>(*slot);
+    state = std::move(item.state);
+    const Options& options = group_options<Options>(groups, item.group);
+    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
+    int64_t most = (std::numeric_limits<int64_t>::max)();  // parameters in a batch
+    if (item.rule == Rule::Orthogonalized) {
+      std::get<2>(key) = item.parameter.sizes().vec();
+      std::get<3>(key) = item.parameter.scalar_type();
+      most = static_cast<int64_t>(static_cast<double>(options.workspace()) /
+                                  step_bytes(item.parameter, options.layout(), /*alone=*/false));
+    }
+    const auto found = open.find(key);
+    const bool joins = found != open.end() &&
+                       static_cast<int64_t>(batches[found->second].parameters.size()) < most;
+    if (!joins) {
+      open[key] = batches.size();
+      batches.push_back({&options, item.rule, {}, {}});
+    }
+    Batch<Options>& batch = batches[open[key]];
+    batch.parameters.push_back(item.parameter);
+    batch.states.push_back(&state);
+  }
+  return batches;
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim
