@@ -7,7 +7,8 @@
 
 #include <ATen/MemoryOverlap.h>  // has_internal_overlap
 #include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <c10/core/ScalarType.h>  // isComplexType
+#include <c10/util/Exception.h>   // TORCH_CHECK
 
 #include <cstddef>
 #include <string>
@@ -43,6 +44,18 @@ inline bool is_supported(at::ScalarType dtype) {
          dtype == at::kHalf;
 }
 
+/// What to do about a complex parameter, for messages; empty for any other dtype. Neither rule takes
+/// one: its state would have to be kept, checked and stored as the real view of it, for the same
+/// numbers that the parameter's own real view gives.
+inline std::string complex_advice(at::ScalarType dtype) {
+  return c10::isComplexType(dtype)
+             ? "; keep the real view as the parameter, torch::view_as_real(z).detach().clone() of "
+               "shape [..., 2], under Rule::AdamW, and use torch::view_as_complex(parameter) in "
+               "the "
+               "forward pass"
+             : "";
+}
+
 /// What any rule asks of a parameter.
 inline void check_parameter(const at::Tensor& parameter, const std::string& where) {
   TORCH_CHECK(parameter.defined(), "root_optim::Optimizer: expected a defined tensor, got none at ",
@@ -55,7 +68,8 @@ inline void check_parameter(const at::Tensor& parameter, const std::string& wher
   TORCH_CHECK(is_supported(parameter.scalar_type()),
               "root_optim::Optimizer: expected a real floating-point tensor (float64, float32, "
               "bfloat16, float16), got ",
-              where, " of dtype ", c10::toString(parameter.scalar_type()));
+              where, " of dtype ", c10::toString(parameter.scalar_type()),
+              complex_advice(parameter.scalar_type()));
   TORCH_CHECK(!parameter.is_inference(),
               "root_optim::Optimizer: expected a tensor made outside of inference mode, got ",
               where);
