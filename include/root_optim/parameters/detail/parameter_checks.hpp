@@ -122,22 +122,37 @@ inline at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& pa
 }
 
 /// The rule that a parameter follows: its group's, or, with Auto, by its shape.
-/// @throws c10::Error if the layout does not fit, or for Orthogonalized below rank 2.
+///
+/// A layout of the group that would come to nothing is an error rather than dropped. (Below rank 2
+/// none applies: under Auto, a weight and its bias may share a group that has one.)
+/// @throws c10::Error if the layout does not fit, for a layout under AdamW or, with Auto, one whose
+/// matrices do not suit, and for Orthogonalized below rank 2.
 inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& parameter,
                          const std::string& where) {
-  if (rule == Rule::AdamW) return rule;
-  TORCH_CHECK(rule == Rule::Auto || parameter.dim() >= 2,
+  const bool is_plain = layout == Layout();
+  if (rule == Rule::AdamW) {
+    TORCH_CHECK(is_plain, "root_optim::Optimizer: expected no layout under Rule::AdamW, got '",
+                to_string(layout), "' for ", where);
+    return rule;
+  }
+  if (rule == Rule::Auto && parameter.dim() < 2) return Rule::AdamW;
+  TORCH_CHECK(parameter.dim() >= 2,
               "root_optim::Optimizer: expected rank >= 2 under Rule::Orthogonalized, got ", where);
+  Suitability verdict{true, ""};
   try {
     if (rule == Rule::Auto) {
-      return suitability(parameter.sizes(), layout).orthogonalize ? Rule::Orthogonalized
-                                                                  : Rule::AdamW;
+      verdict = suitability(parameter.sizes(), layout);
+    } else {
+      matrix_shapes(parameter.sizes(), layout);
     }
-    matrix_shapes(parameter.sizes(), layout);
   } catch (const c10::Error& error) {
     TORCH_CHECK(false, error.what_without_backtrace(), ", for ", where);
   }
-  return rule;
+  TORCH_CHECK(verdict.orthogonalize || is_plain,
+              "root_optim::Optimizer: expected a layout whose matrices suit orthogonalization, or "
+              "Rule::Orthogonalized to insist on it, got '",
+              to_string(layout), "', which makes ", verdict.reason, ", for ", where);
+  return verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW;
 }
 
 }  // namespace detail
