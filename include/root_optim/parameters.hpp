@@ -5,6 +5,7 @@
 #pragma once
 
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/name_table.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/routing.hpp>
 #include <root_optim/parameters/routing_table.hpp>

@@ -145,10 +145,17 @@ bool empty(const StepCase& c) {
 /// A block has at least one row.
 bool fits(const StepCase& c) { return c.rows > 0 || (c.cut != Blocks && c.cut != Sizes); }
 
-bool is_adamw(const StepCase& c) {
+/// The rule that the options name. Auto with a layout that does not suit would be refused: AdamW.
+Rule rule_of(const StepCase& c) {
   const auto rule = static_cast<Rule>(c.rule);
-  return rule == Rule::AdamW ||
-         (rule == Rule::Auto && !suitability(shape_of(c), layout_of(c)).orthogonalize);
+  const bool refused = rule == Rule::Auto && layout_of(c) != Layout() &&
+                       !suitability(shape_of(c), layout_of(c)).orthogonalize;
+  return refused ? Rule::AdamW : rule;
+}
+
+bool is_adamw(const StepCase& c) {
+  return rule_of(c) == Rule::AdamW ||
+         (rule_of(c) == Rule::Auto && !suitability(shape_of(c), layout_of(c)).orthogonalize);
 }
 
 /// 10^scale; for AdamW within what float32 can square.
@@ -200,9 +207,9 @@ Options common_options(const StepCase& c) {
       .nesterov(c.nesterov)
       .weight_decay(0.01 * c.weight_decay)
       .scale(static_cast<LrScale>(c.lr_scale))
-      .rule(static_cast<Rule>(c.rule))
+      .rule(rule_of(c))
       .non_finite(static_cast<NonFinite>(c.non_finite))
-      .layout(layout_of(c));
+      .layout(rule_of(c) == Rule::AdamW ? Layout() : layout_of(c));
 }
 
 FilterPlace place_of(const StepCase& c) { return static_cast<FilterPlace>(c.place); }

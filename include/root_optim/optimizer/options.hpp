@@ -118,7 +118,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(Orthogonalizer, orthogonalizer);
   /// Which rule the parameters of the group follow. Default: Auto.
   TORCH_ARG(Rule, rule) = Rule::Auto;
-  /// How a parameter becomes matrices. Default: one matrix (first dimension, everything else).
+  /// How a parameter becomes matrices. An error under Rule::AdamW, and under Rule::Auto for a matrix that
+  /// does not suit: nothing asked for is dropped. Default: one matrix (first dimension, everything else).
   TORCH_ARG(Layout, layout);
   /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
   TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);

@@ -162,16 +162,16 @@ inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const Layout& la
     TORCH_CHECK(shape[0] % layout.split_count() == 0,
                 "root_optim::Layout: expected split_rows to divide the first dimension, got ",
                 layout.split_count(), " blocks for shape ", shape);
-    TORCH_CHECK(layout.split_count() <= std::max<int64_t>(1, shape[0]),
+    TORCH_CHECK(layout.split_count() <= (std::max)(int64_t{1}, shape[0]),
                 "root_optim::Layout: expected at most as many blocks as rows, got ",
                 layout.split_count(), " blocks for shape ", shape);
     return std::vector<int64_t>(static_cast<size_t>(layout.split_count()),
                                 shape[0] / layout.split_count());
   }
   const auto& sizes = layout.split_sizes();
-  const bool small = std::all_of(sizes.begin(), sizes.end(),
-                                 [&](int64_t size) { return size <= shape[0]; });  // no overflow
-  TORCH_CHECK(small && std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == shape[0],
+  const bool fit = std::all_of(sizes.begin(), sizes.end(),
+                               [&](int64_t size) { return size <= shape[0]; });  // no overflow
+  TORCH_CHECK(fit && std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == shape[0],
               "root_optim::Layout: expected the sizes of split_rows to add up to the first "
               "dimension, got ",
               c10::IntArrayRef(sizes), " for shape ", shape);

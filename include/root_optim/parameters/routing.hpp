@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// From a torch::nn::Module to one entry per parameter: its rule, its layout and the reason, by the
-// type and name of the module it belongs to and by its shape. The table of entries and the
-// parameter groups made of it are in parameters/routing_table.hpp, the judgment of shapes in suitability.hpp.
-// docs/routing.md shows which parameter goes where.
+// From a torch::nn::Module, or a list of names and tensors, to one entry per parameter: its rule,
+// its layout and the reason, by the type and name of the module it belongs to and by its shape. The
+// table of entries and the parameter groups made of it are in parameters/routing_table.hpp, the
+// judgment of names in name_table.hpp and of shapes in suitability.hpp. docs/routing.md shows which
+// parameter goes where.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,12 +25,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
-#include <root_optim/parameters/layout.hpp>  // Layout, matrix_shapes
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // complex_advice
+#include <root_optim/parameters/layout.hpp>                   // Layout, matrix_shapes
+#include <root_optim/parameters/name_table.hpp>               // find_name_row
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/parameters/suitability.hpp>  // suitability, matrix_suitability
 #include <root_optim/version.hpp>
@@ -49,7 +54,9 @@ struct RoutingEntry {
 };
 
 /// Called for every entry, in the order of the module's parameters; may change rule, layout and
-/// reason. `Rule::Auto` asks for the judgment of the shape under the entry's layout.
+/// reason. `Rule::Auto` asks for the judgment of the shape under the entry's layout, and so does a
+/// new layout for an entry that follows AdamW by its shape. A layout that comes to nothing, under
+/// AdamW or below rank 2, is an error.
 using RoutingOverride = std::function<void(RoutingEntry&)>;
 
 /// Without `output_heads`, a parameter of rank >= 2 is an output head if this is its name: the last
@@ -59,13 +66,46 @@ inline const std::vector<std::string>& default_output_heads() {
   return names;
 }
 
+/// What `route` can be told beside the override. A list of names stands for `output_heads` alone:
+/// `route(model, options, {}, {"decoder.out"})`.
+class RoutingOptions {
+ public:
+  RoutingOptions() = default;
+  RoutingOptions(std::vector<std::string> output_heads) : output_heads_(std::move(output_heads)) {}
+  RoutingOptions(std::initializer_list<std::string> output_heads) : output_heads_(output_heads) {}
+
+  /// The names of the output heads: of a parameter ("head.weight"), of a module with everything in
+  /// it ("decoder.head"), or the last component of either ("head"). Default: none, which stands for
+  /// `default_output_heads()`.
+  RoutingOptions& output_heads(std::vector<std::string> names) {
+    output_heads_ = std::move(names);
+    return *this;
+  }
+  /// Where parameters of rank >= 2 go about which neither type nor name says anything: by their
+  /// shape (Auto, the default, and the table says "unknown, by shape: check") or to AdamW.
+  RoutingOptions& unknown(Rule rule) {
+    TORCH_CHECK(rule != Rule::Orthogonalized,
+                "root_optim::RoutingOptions::unknown: expected auto or adamw, got ",
+                to_string(rule));
+    unknown_ = rule;
+    return *this;
+  }
+
+  const std::vector<std::string>& output_heads() const { return output_heads_; }
+  Rule unknown() const { return unknown_; }
+
+ private:
+  std::vector<std::string> output_heads_;
+  Rule unknown_ = Rule::Auto;
+};
+
 namespace detail {
 
-/// One name under which a module holds a parameter.
+/// One name under which a parameter is registered.
 struct Registration {
-  const torch::nn::Module* module;
-  std::string path;  // of the module; empty for the root
-  std::string key;   // in the module
+  const torch::nn::Module* module;  // nullptr: nothing but the name is known
+  std::string path;                 // of the module; empty for the root
+  std::string key;                  // in the module
   at::Tensor parameter;
 
   std::string name() const { return path.empty() ? key : path + "." + key; }
@@ -76,37 +116,48 @@ struct Registration {
   std::string given_name() const { return key == "weight" && !path.empty() ? module_name() : key; }
 };
 
+/// What a proposal rests on. What is known better decides between the names of a tied tensor.
+enum class Basis {
+  Unknown,  ///< on the shape alone, or on `RoutingOptions::unknown`
+  Matrix,   ///< type or name allow orthogonalization, and so does the shape
+  Shape,    ///< type or name allow orthogonalization, the shape does not
+  Kind      ///< type or name call for AdamW
+};
+
 /// A rule, a layout and a reason for one registration.
 struct Proposal {
   Rule rule;
   Layout layout;
   std::string reason;
+  Basis basis;
 };
 
-inline Proposal to_adamw(std::string reason) { return {Rule::AdamW, Layout(), std::move(reason)}; }
+inline Proposal to_adamw(std::string reason, Basis basis = Basis::Kind) {
+  return {Rule::AdamW, Layout(), std::move(reason), basis};
+}
 
 /// Orthogonalized if the shape allows it.
 inline Proposal to_matrices(const std::string& kind, const Suitability& verdict,
                             const Layout& layout) {
   std::string reason = kind + ": " + verdict.reason;
-  return verdict.orthogonalize ? Proposal{Rule::Orthogonalized, layout, std::move(reason)}
-                               : to_adamw(std::move(reason));
+  if (!verdict.orthogonalize) return to_adamw(std::move(reason), Basis::Shape);
+  return {Rule::Orthogonalized, layout, std::move(reason), Basis::Matrix};
 }
 
-/// Whether `module` is one of these, or of a class derived from one.
+/// Whether `module` is one of these, or of a class derived from one; false without a module.
 template <class... Impl>
-bool is_any(const torch::nn::Module& module) {
-  return ((dynamic_cast<const Impl*>(&module) != nullptr) || ...);
+bool is_any(const torch::nn::Module* module) {
+  return ((dynamic_cast<const Impl*>(module) != nullptr) || ...);
 }
 
-/// The `groups` of a convolution of one of these classes; 0 for any other module.
+/// The `groups` of a convolution of one of these classes; 0 for anything else.
 template <class... Impl>
-int64_t convolution_groups(const torch::nn::Module& module) {
+int64_t convolution_groups(const torch::nn::Module* module) {
   int64_t groups = 0;
   const auto read = [&groups](const auto* convolution) {
     if (convolution != nullptr) groups = convolution->options.groups();
   };
-  (read(dynamic_cast<const Impl*>(&module)), ...);
+  (read(dynamic_cast<const Impl*>(module)), ...);
   return groups;
 }
 
@@ -119,25 +170,52 @@ inline bool ends_with(const std::string& text, const std::string& suffix) {
          text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
-inline bool is_normalization(const torch::nn::Module& module) {
+inline bool is_normalization(const torch::nn::Module* module) {
   namespace nn = torch::nn;
   return is_any<nn::LayerNormImpl, nn::GroupNormImpl, nn::BatchNorm1dImpl, nn::BatchNorm2dImpl,
                 nn::BatchNorm3dImpl, nn::InstanceNorm1dImpl, nn::InstanceNorm2dImpl,
                 nn::InstanceNorm3dImpl>(module);
 }
 
-/// wte, wpe, emb, *_emb, pos_emb*, *embed*: of parameters whose module's type says nothing.
-inline bool names_embedding(std::string name) {
-  for (char& c : name) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return name == "wte" || name == "wpe" || name == "emb" || ends_with(name, "_emb") ||
-         starts_with(name, "pos_emb") || name.find("embed") != std::string::npos;
+inline bool is_number(const std::string& component) {
+  return !component.empty() && component.find_first_not_of("0123456789") == std::string::npos;
 }
 
-/// bias, bias_*, *_bias.
-inline bool names_bias(const std::string& name) {
-  return name == "bias" || starts_with(name, "bias_") || ends_with(name, "_bias");
+/// The component of a parameter's name that says the most, and the one above it (empty if none):
+/// "weight" and the numbers of lists are passed over, if there is anything else.
+struct NameParts {
+  std::string last;
+  std::string above;
+  bool in_list;  // a number stood below `last`
+};
+
+inline NameParts name_parts(const Registration& at) {
+  std::string path = at.key == "weight" && !at.path.empty() ? at.path : at.name();
+  const auto cut = [&path] {
+    const size_t dot = path.rfind('.');
+    std::string component = path.substr(dot == std::string::npos ? 0 : dot + 1);
+    path.erase(dot == std::string::npos ? 0 : dot);
+    return component;
+  };
+  NameParts parts{cut(), "", false};
+  while (is_number(parts.last) && !path.empty()) {
+    parts.last = cut();
+    parts.in_list = true;
+  }
+  parts.above = cut();
+  return parts;
+}
+
+/// Whether a tensor of rank 3 holds the weights of all experts of a mixture, [experts, m, n], by its
+/// own name or by that of the module around it; `experts.0` is one expert of a list.
+inline bool is_expert_stack(const NameParts& name, int64_t rank) {
+  if (rank != 3 || name.in_list) return false;
+  for (const std::string& component : {name.last, name.above}) {
+    for (const std::string& word : words_of(component)) {
+      if (word == "expert" || word == "experts") return true;
+    }
+  }
+  return false;
 }
 
 inline Proposal propose_convolution(int64_t groups, bool transposed, c10::IntArrayRef shape) {
@@ -152,10 +230,34 @@ inline Proposal propose_convolution(int64_t groups, bool transposed, c10::IntArr
                      layout);
 }
 
+/// A proposal for a parameter of rank >= 2 of which the type of the module says nothing.
+inline Proposal propose_by_name(const Registration& at, const RoutingOptions& routing) {
+  const NameParts parts = name_parts(at);
+  std::string name = parts.last;
+  const NameRow* row = find_name_row(name);
+  if (row == nullptr && at.key == "weight") row = find_name_row(name = at.key);
+  const auto by_name = [&name](const std::string& kind) {
+    return kind + " by the name \"" + name + "\"";
+  };
+  if (row != nullptr && row->rule == Rule::AdamW) return to_adamw(by_name(row->kind));
+
+  if (is_expert_stack(parts, at.parameter.dim())) {
+    const Layout layout = Layout().batch(true);
+    return to_matrices("experts by the name", suitability(at.parameter.sizes(), layout), layout);
+  }
+  if (row == nullptr && routing.unknown() == Rule::AdamW) {
+    return to_adamw("unknown, as given", Basis::Unknown);
+  }
+  const Suitability verdict = suitability(at.parameter.sizes(), Layout());
+  if (row != nullptr) return to_matrices(by_name(row->kind), verdict, Layout());
+  return {verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW, Layout(),
+          "unknown, by shape: check " + verdict.reason, Basis::Unknown};
+}
+
 /// A proposal for a parameter of rank >= 2 that is no output head.
-inline Proposal propose_by_module(const Registration& at) {
+inline Proposal propose_by_module(const Registration& at, const RoutingOptions& routing) {
   namespace nn = torch::nn;
-  const torch::nn::Module& module = *at.module;
+  const torch::nn::Module* module = at.module;
   const c10::IntArrayRef shape = at.parameter.sizes();
   const auto by_shape = [&shape](const std::string& kind, const Layout& layout) {
     return to_matrices(kind, matrix_suitability(shape, layout), layout);
@@ -195,12 +297,7 @@ inline Proposal propose_by_module(const Registration& at) {
     return by_shape("recurrent projection", Layout());
   }
 
-  // From here on only the name and the shape can tell.
-  if (names_bias(at.key)) return to_adamw("bias");
-  if (names_embedding(at.given_name())) {
-    return to_adamw("embedding by the name \"" + at.given_name() + "\"");
-  }
-  return to_matrices("by shape", suitability(shape, Layout()), Layout());
+  return propose_by_name(at, routing);
 }
 
 /// Finds output heads, by the caller's names or else by `default_output_heads`, and remembers which
@@ -245,58 +342,123 @@ class OutputHeads {
   std::vector<bool> used_;
 };
 
-inline Proposal propose(const Registration& at, OutputHeads& heads) {
+inline Proposal propose(const Registration& at, const RoutingOptions& routing, OutputHeads& heads) {
   const bool named_head = heads.named_by_caller(at);
   const int64_t rank = at.parameter.dim();
   if (rank < 2) {
-    return to_adamw(is_normalization(*at.module) ? "normalization"
-                    : names_bias(at.key)         ? "bias"
-                                                 : "rank " + std::to_string(rank));
+    const NameRow* row = find_name_row(at.key);
+    return to_adamw(is_normalization(at.module)             ? "normalization"
+                    : row != nullptr && row->kind == "bias" ? "bias"
+                                                            : "rank " + std::to_string(rank));
   }
   if (named_head) return to_adamw("output head, as given");
   if (heads.named_by_default(at)) {
     return to_adamw("output head by the name \"" + at.given_name() + "\"");
   }
-  return propose_by_module(at);
+  return propose_by_module(at, routing);
 }
 
-/// Lists the defined parameters in the order of `module.named_parameters()`, tied ones under each
-/// of their names. (Not `named_modules()`: that demands a module held by a shared_ptr.)
+/// Adds a registration, but for those of undefined tensors and of dtypes that cannot be trained.
+inline void add_registration(Registration at, std::vector<Registration>& out) {
+  if (!at.parameter.defined()) return;
+  const at::ScalarType dtype = at.parameter.scalar_type();
+  const bool is_real = at::isFloatingType(dtype);
+  TORCH_CHECK(is_real || !at.parameter.requires_grad(),
+              "root_optim::route: expected real floating-point parameters, got dtype ",
+              c10::toString(dtype), " for '", at.name(), "'", complex_advice(dtype));
+  if (is_real) out.push_back(std::move(at));
+}
+
+/// Lists the parameters in the order of `module.named_parameters()`, tied ones under each of their
+/// names. (Not `named_modules()`: that demands a module held by a shared_ptr.)
 inline void collect_registrations(const torch::nn::Module& module, const std::string& path,
                                   std::vector<Registration>& out) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
-    if (!item.value().defined()) continue;
-    Registration at{&module, path, item.key(), item.value()};
-    const bool is_real = at::isFloatingType(at.parameter.scalar_type());
-    TORCH_CHECK(is_real || !at.parameter.requires_grad(),
-                "root_optim::route: expected real floating-point parameters, got dtype ",
-                c10::toString(at.parameter.scalar_type()), " for '", at.name(), "'");
-    if (is_real) out.push_back(std::move(at));
+    add_registration({&module, path, item.key(), item.value()}, out);
   }
   for (const auto& item : module.named_children()) {
     collect_registrations(*item.value(), path.empty() ? item.key() : path + "." + item.key(), out);
   }
 }
 
-/// One entry for a parameter with all its names. Any one name that calls for AdamW decides: an
-/// embedding tied to an output head is both.
-inline RoutingEntry resolve_ties(const std::vector<Registration>& names, OutputHeads& heads) {
-  size_t decides = 0;
-  std::vector<Proposal> proposals;
-  for (const Registration& at : names) {
-    proposals.push_back(propose(at, heads));
-    if (proposals.back().rule == Rule::AdamW && proposals[decides].rule != Rule::AdamW) {
-      decides = proposals.size() - 1;
-    }
-  }
-  Proposal& chosen = proposals[decides];
-  for (size_t i = 1; i < names.size(); ++i) {
-    chosen.reason += (i == 1 ? "; tied to " : ", ") + names[i].name();
-  }
-  return {names.front().name(), names.front().parameter, chosen.rule, chosen.layout, chosen.reason};
+using NamedTensor = std::pair<std::string, at::Tensor>;
+
+/// An element of a list of names and tensors: of `torch::OrderedDict`, or whatever has two parts, as
+/// `std::pair`, the elements of maps and of `torch::jit::Module::named_parameters()`.
+template <class Item>
+auto named_tensor(const Item& item, int) -> decltype(NamedTensor(item.key(), item.value())) {
+  return {item.key(), item.value()};
+}
+template <class Item>
+NamedTensor named_tensor(const Item& item, long) {
+  const auto& [name, tensor] = item;
+  return {name, tensor};
 }
 
-inline void apply_override(const RoutingOverride& change, RoutingEntry& entry) {
+/// The same for a list of names and tensors: a name is a path of modules and a key.
+template <class Range>
+std::vector<Registration> list_registrations(const Range& parameters) {
+  std::vector<Registration> out;
+  std::unordered_set<std::string> names;
+  for (const auto& item : parameters) {
+    NamedTensor named = named_tensor(item, 0);
+    TORCH_CHECK(names.insert(named.first).second,
+                "root_optim::route: expected every name once, got '", named.first, "' twice");
+    const size_t dot = named.first.rfind('.');
+    const bool is_root = dot == std::string::npos;
+    add_registration({nullptr, named.first.substr(0, is_root ? 0 : dot),
+                      named.first.substr(is_root ? 0 : dot + 1), std::move(named.second)},
+                     out);
+  }
+  return out;
+}
+
+/// An entry, and what its rule rests on.
+struct Decision {
+  RoutingEntry entry;
+  Basis basis;
+};
+
+/// One decision for a parameter with all its names: the first of those that know most. An embedding
+/// tied to an output head is both, so whatever calls for AdamW decides.
+inline Decision resolve_ties(const std::vector<Registration>& names, const RoutingOptions& routing,
+                             OutputHeads& heads) {
+  Proposal chosen = propose(names.front(), routing, heads);
+  std::string ties;
+  for (size_t i = 1; i < names.size(); ++i) {
+    Proposal other = propose(names[i], routing, heads);
+    if (other.basis > chosen.basis) chosen = std::move(other);
+    ties += (i == 1 ? "; tied to " : ", ") + names[i].name();
+  }
+  return {{names.front().name(), names.front().parameter, chosen.rule, chosen.layout,
+           chosen.reason + ties},
+          chosen.basis};
+}
+
+/// The judgment of the entry's shape under its layout, in words; decides between the rules if the
+/// rule is Auto.
+inline std::string judge(RoutingEntry& entry, const std::string& parameter) {
+  Suitability verdict{true, ""};
+  try {
+    verdict = suitability(entry.shape(), entry.layout);
+  } catch (const c10::Error& error) {
+    TORCH_CHECK(false, "root_optim::route: expected an override with a layout that fits ",
+                parameter, ", got: ", error.what_without_backtrace());
+  }
+  if (entry.rule == Rule::Auto) {
+    TORCH_CHECK(verdict.orthogonalize || entry.layout == Layout(),
+                "root_optim::route: expected a layout whose matrices suit orthogonalization, or "
+                "Rule::Orthogonalized to insist on it, got '",
+                to_string(entry.layout), "', which makes ", verdict.reason, ", for ", parameter);
+    entry.rule = verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW;
+    return " by shape, " + verdict.reason;
+  }
+  return ", " + verdict.reason;
+}
+
+/// Nothing that the override asks for is dropped: it holds, or it is an error.
+inline void apply_override(const RoutingOverride& change, Decision& decision) {
+  RoutingEntry& entry = decision.entry;
   const RoutingEntry before = entry;
   change(entry);
   TORCH_CHECK(
@@ -307,24 +469,27 @@ inline void apply_override(const RoutingOverride& change, RoutingEntry& entry) {
   if (entry.rule == before.rule && entry.layout == before.layout) return;
 
   const std::string parameter = c10::str("parameter '", entry.name, "' of shape ", entry.shape());
+  const std::string layout = to_string(entry.layout);
+  const bool asks_layout = entry.layout != before.layout && entry.layout != Layout();
   TORCH_CHECK(
-      entry.rule != Rule::Orthogonalized || entry.parameter.dim() >= 2,
+      entry.parameter.dim() >= 2 || entry.rule != Rule::Orthogonalized,
       "root_optim::route: expected rank >= 2 for an override to the rule orthogonalized, got ",
       parameter);
-  std::string judgment;
-  if (entry.rule != Rule::AdamW) {
-    try {
-      const Suitability verdict = suitability(entry.shape(), entry.layout);
-      if (entry.rule == Rule::Auto) {
-        entry.rule = verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW;
-        judgment = " by shape, " + verdict.reason;
-      }
-    } catch (const c10::Error& error) {
-      TORCH_CHECK(false, "root_optim::route: expected an override with a layout that fits ",
-                  parameter, ", got: ", error.what_without_backtrace());
-    }
+  TORCH_CHECK(entry.parameter.dim() >= 2 || !asks_layout,
+              "root_optim::route: expected rank >= 2 for an override of the layout, got '", layout,
+              "' for ", parameter);
+  if (entry.rule == Rule::AdamW && asks_layout) {
+    TORCH_CHECK(before.rule == Rule::AdamW,
+                "root_optim::route: expected no layout under Rule::AdamW, got '", layout, "' for ",
+                parameter);
+    TORCH_CHECK(decision.basis != Basis::Kind,
+                "root_optim::route: expected Rule::Orthogonalized beside a layout for what follows "
+                "AdamW by its type or name, got the layout '",
+                layout, "' alone for ", parameter, " (", before.reason, ")");
+    entry.rule = Rule::Auto;  // the shape decided, and this layout makes other matrices of it
   }
-  if (entry.rule == Rule::AdamW) entry.layout = Layout();  // without meaning there
+  const std::string judgment = entry.rule == Rule::AdamW ? "" : judge(entry, parameter);
+  if (entry.rule == Rule::AdamW) entry.layout = Layout();  // the table's own, without meaning there
   entry.reason = entry.reason == before.reason
                      ? "override" + judgment + " (was " + to_string(before.rule) + ", " +
                            to_string(before.layout) + ": " + before.reason + ")"
@@ -332,12 +497,9 @@ inline void apply_override(const RoutingOverride& change, RoutingEntry& entry) {
 }
 
 /// The entries of `parameters/routing_table.hpp`'s `route`, which documents the parameters.
-inline std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
+inline std::vector<RoutingEntry> route_entries(std::vector<Registration> registrations,
                                                const RoutingOverride& change,
-                                               std::vector<std::string> output_heads) {
-  std::vector<Registration> registrations;
-  collect_registrations(module, "", registrations);
-
+                                               const RoutingOptions& routing) {
   std::vector<std::vector<Registration>> parameters;  // each with all its names
   std::unordered_map<const c10::TensorImpl*, size_t> index;
   for (Registration& at : registrations) {
@@ -347,15 +509,26 @@ inline std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
     parameters[found->second].push_back(std::move(at));
   }
 
-  OutputHeads heads(std::move(output_heads));
-  std::vector<RoutingEntry> entries;
-  entries.reserve(parameters.size());
-  for (const auto& names : parameters) entries.push_back(resolve_ties(names, heads));
+  OutputHeads heads(routing.output_heads());
+  std::vector<Decision> decisions;
+  decisions.reserve(parameters.size());
+  for (const auto& names : parameters) decisions.push_back(resolve_ties(names, routing, heads));
   heads.check_all_used();
-  if (change) {
-    for (RoutingEntry& entry : entries) apply_override(change, entry);
+  std::vector<RoutingEntry> entries;
+  entries.reserve(decisions.size());
+  for (Decision& decision : decisions) {
+    if (change) apply_override(change, decision);
+    entries.push_back(std::move(decision.entry));
   }
   return entries;
+}
+
+inline std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
+                                               const RoutingOverride& change,
+                                               const RoutingOptions& routing) {
+  std::vector<Registration> registrations;
+  collect_registrations(module, "", registrations);
+  return route_entries(std::move(registrations), change, routing);
 }
 
 }  // namespace detail

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Parameter groups from a module: a table that says which parameter follows which rule, in which
-// layout and why, and the groups to construct an optimizer with. How a parameter is judged is in
-// routing.hpp; a flat list of tensors needs no table, the optimizer's `Rule::Auto` judges it by
-// shape (suitability.hpp).
+// Parameter groups from a module or from a list of names and tensors: a table that says which
+// parameter follows which rule, in which layout and why, and the groups to construct an optimizer
+// with. How a parameter is judged is in routing.hpp; a flat list of tensors needs no table, the
+// optimizer's `Rule::Auto` judges it by shape (suitability.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,14 +17,16 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <iterator>  // begin
 #include <memory>
 #include <ostream>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <root_optim/parameters/layout.hpp>   // Layout
-#include <root_optim/parameters/routing.hpp>  // RoutingEntry, RoutingOverride, route_entries
+#include <root_optim/parameters/routing.hpp>  // RoutingEntry, RoutingOptions, route_entries
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
 
@@ -44,7 +46,7 @@ inline std::string format_entries(const std::vector<RoutingEntry>& entries) {
   }
   std::array<size_t, 4> width{};
   for (const Row& row : rows) {
-    for (size_t i = 0; i < width.size(); ++i) width[i] = std::max(width[i], row[i].size());
+    for (size_t i = 0; i < width.size(); ++i) width[i] = (std::max)(width[i], row[i].size());
   }
   std::string text;
   for (const Row& row : rows) {
@@ -114,14 +116,34 @@ class RoutingTable {
   Options options_;
 };
 
+namespace detail {
+
+template <class Options>
+void check_routable(const Options& options) {
+  options.validate();
+  TORCH_CHECK(
+      options.rule() == Rule::Auto && options.layout() == Layout() && options.names().empty(),
+      "root_optim::route: expected options without rule, layout and names, which it sets per "
+      "parameter (use the override), got rule ",
+      to_string(options.rule()), ", layout '", to_string(options.layout()), "' and ",
+      options.names().size(), " names");
+}
+
+/// Removes the templates below from overload resolution for modules and for what is no range.
+template <class Range, class = decltype(std::begin(std::declval<const Range&>()))>
+using RequireNamedTensors = std::enable_if_t<!std::is_base_of_v<torch::nn::Module, Range>>;
+
+}  // namespace detail
+
 /// Decides for every parameter of a module between orthogonalization and AdamW, and how it becomes
 /// matrices.
 ///
 /// By type and name of its module: weights of Linear and of convolutions (one matrix a group) and
 /// the gates and projections of recurrent and attention modules are orthogonalized; embeddings,
 /// output heads, normalizations, biases, depthwise kernels and everything of rank < 2 follow AdamW.
-/// Other parameters go by name (embeddings, biases) and shape. A matrix with a side < 8 or an
-/// aspect > 256 follows AdamW whatever it belongs to. The full list is in docs/routing.md.
+/// Other parameters go by name (`name_table`), and what has no name in it by its shape, or to AdamW
+/// with `RoutingOptions::unknown`. A matrix with a side < 8 or an aspect > 256 follows AdamW
+/// whatever it belongs to. The full list is in docs/routing.md.
 ///
 /// A tied tensor counts once, under its first name, and follows AdamW if any of its names does.
 /// Frozen parameters are listed (the optimizer skips what has no gradient); undefined ones, and those
@@ -132,25 +154,33 @@ class RoutingTable {
 /// @param options       what every group gets a copy of; rule, layout and names must be as
 ///                      constructed, since this function sets them.
 /// @param override_entry may change rule, layout and reason of every entry; optional.
-/// @param output_heads  names of the output heads: of a parameter ("head.weight"), of a module with
-///                      everything in it ("decoder.head"), or the last component of either
-///                      ("head"). Empty: `default_output_heads()`.
+/// @param routing       names of the output heads, and where unknown parameters go; optional.
 /// @throws c10::Error if a parameter that requires a gradient is not real floating-point, an override
-///                    does not fit its parameter, an output head names nothing, or the options are
-///                    out of range.
+///                    does not fit its parameter or would come to nothing, an output head names
+///                    nothing, or the options are out of range.
 /// Example: tests/unit/parameters/test_param_groups.cpp
 template <class Options>
 RoutingTable<Options> route(const torch::nn::Module& module, const Options& options,
                             const RoutingOverride& override_entry = {},
-                            std::vector<std::string> output_heads = {}) {
-  options.validate();
-  TORCH_CHECK(
-      options.rule() == Rule::Auto && options.layout() == Layout() && options.names().empty(),
-      "root_optim::route: expected options without rule, layout and names, which it sets per "
-      "parameter (use the override), got rule ",
-      to_string(options.rule()), ", layout '", to_string(options.layout()), "' and ",
-      options.names().size(), " names");
-  return {detail::route_entries(module, override_entry, std::move(output_heads)), options};
+                            const RoutingOptions& routing = {}) {
+  detail::check_routable(options);
+  return {detail::route_entries(module, override_entry, routing), options};
+}
+
+/// The same for a list of names and tensors, where no module's type is known: a
+/// `torch::jit::Module`'s `named_parameters()`, a `torch::OrderedDict`, a map, a vector of pairs.
+///
+/// Names are paths as a module's, "layers.0.up.weight". Everything goes by name and shape, so name
+/// the output heads, and give the layouts of fused weights by the override.
+/// @param parameters a range whose elements are a name and a tensor; every name once.
+/// @throws c10::Error as above, and for a name that stands there twice.
+template <class Range, class Options, class = detail::RequireNamedTensors<Range>>
+RoutingTable<Options> route(const Range& parameters, const Options& options,
+                            const RoutingOverride& override_entry = {},
+                            const RoutingOptions& routing = {}) {
+  detail::check_routable(options);
+  return {detail::route_entries(detail::list_registrations(parameters), override_entry, routing),
+          options};
 }
 
 /// The groups of `route`, to construct an optimizer with: `Root optimizer(param_groups(*model,
@@ -158,8 +188,16 @@ RoutingTable<Options> route(const torch::nn::Module& module, const Options& opti
 template <class Options>
 std::vector<torch::optim::OptimizerParamGroup> param_groups(
     const torch::nn::Module& module, const Options& options,
-    const RoutingOverride& override_entry = {}, std::vector<std::string> output_heads = {}) {
-  return route(module, options, override_entry, std::move(output_heads)).groups();
+    const RoutingOverride& override_entry = {}, const RoutingOptions& routing = {}) {
+  return route(module, options, override_entry, routing).groups();
+}
+
+/// The same for a list of names and tensors: `param_groups(scripted.named_parameters(), options)`.
+template <class Range, class Options, class = detail::RequireNamedTensors<Range>>
+std::vector<torch::optim::OptimizerParamGroup> param_groups(
+    const Range& parameters, const Options& options, const RoutingOverride& override_entry = {},
+    const RoutingOptions& routing = {}) {
+  return route(parameters, options, override_entry, routing).groups();
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

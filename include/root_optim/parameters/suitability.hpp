@@ -66,14 +66,16 @@ inline Suitability matrix_suitability(c10::IntArrayRef shape, const Layout& layo
 /// rank >= 3 with size(1) == 1, the shape of a depthwise kernel, goes to AdamW.
 ///
 /// A convolution that really has one input channel looks the same. A module tells them apart
-/// (parameters/routing_table.hpp); in a flat list, `Rule::Orthogonalized` overrides the verdict.
+/// (parameters/routing_table.hpp), a layout does (more than the shape is known then, and the second
+/// rule does not apply); else `Rule::Orthogonalized` overrides the verdict.
 /// @throws c10::Error if the layout does not fit the shape.
 inline Suitability suitability(c10::IntArrayRef shape, const Layout& layout) {
   Suitability verdict = matrix_suitability(shape, layout);
-  if (verdict.orthogonalize && shape.size() >= 3 && shape[1] == 1) {
+  if (shape.size() < 3 || layout != Layout()) return verdict;
+  if (verdict.orthogonalize && shape[1] == 1) {
     return {false, "shape of a depthwise kernel: size(1) = 1"};
   }
-  return verdict;
+  return {verdict.orthogonalize, "flattened to " + verdict.reason};
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -21,6 +21,7 @@ using root_optim::Root;
 using root_optim::RootOptions;
 using root_optim::route;
 using root_optim::RoutingEntry;
+using root_optim::RoutingOptions;
 using root_optim::RoutingTable;
 using root_optim::Rule;
 using test::contains;
@@ -107,10 +108,15 @@ TEST_CASE("suitability: rank, smaller side, aspect and the shape of a depthwise 
   check({0, 64}, Layout(), false, "0x64 (side < 8)");
   check({8, 2048}, Layout(), true, "8x2048");
   check({2049, 8}, Layout(), false, "2049x8 (aspect > 256)");
-  check({16, 3, 3, 3}, Layout(), true, "16x27");
+  check({16, 3, 3, 3}, Layout(), true, "flattened to 16x27");
+  check({8, 64, 64}, Layout(), false, "flattened to 8x4096 (aspect > 256)");
+  check({8, 64, 32}, Layout(), true, "flattened to 8x2048");
   check({16, 1, 3, 3}, Layout(), false, "shape of a depthwise kernel: size(1) = 1");
-  check({16, 1, 3}, Layout(), false, "16x3 (side < 8)");
-  check({1, 1, 64}, Layout(), false, "1x64 (side < 8)");
+  check({16, 1, 3}, Layout(), false, "flattened to 16x3 (side < 8)");
+  check({1, 1, 64}, Layout(), false, "flattened to 1x64 (side < 8)");
+  // A layout says what the shape alone does not: these are matrices.
+  check({16, 1, 64, 64}, Layout().batch(true), true, "a batch of 64x64");
+  check({32, 1, 3, 3}, Layout().split_rows(2), true, "2 of 16x9");
   check({16, 1}, Layout(), false, "16x1 (side < 8)");
   check({48, 16}, Layout().split_rows(3), true, "3 of 16x16");
   check({21, 16}, Layout().split_rows(3), false, "7x16 (side < 8)");
@@ -142,11 +148,12 @@ TEST_CASE("route: every kind of module goes where docs/routing.md says", "[routi
               "linear.bias | adamw | matrix | bias",
               "adapted.weight | orthogonalized | matrix | linear: 32x16",
               "adapted.bias | adamw | matrix | bias",
-              "adapted.adapter | orthogonalized | matrix | by shape: 8x16",
-              "adapted.bias_of_adapter | adamw | matrix | bias",
+              "adapted.adapter | orthogonalized | matrix | unknown, by shape: check 8x16",
+              "adapted.bias_of_adapter | adamw | matrix | bias by the name \"bias_of_adapter\"",
               "narrow.weight | adamw | matrix | linear: 4x16 (side < 8)",
               "table.weight | adamw | matrix | linear: 2049x8 (aspect > 256)",
-              "bilinear.weight | orthogonalized | matrix | by shape: 16x16",
+              "bilinear.weight | orthogonalized | matrix | weight by the name \"bilinear\": "
+              "flattened to 16x16",
               "prelu.weight | adamw | matrix | rank 1",
           });
 }
@@ -221,8 +228,8 @@ TEST_CASE("route: recurrent gates and attention projections are blocks", "[routi
           "attention.in_proj_weight | orthogonalized | 3 row blocks | attention q, k, v: 3 of "
           "16x16",
           "attention.in_proj_bias | adamw | matrix | bias",
-          "attention.bias_k | adamw | matrix | bias",
-          "attention.bias_v | adamw | matrix | bias",
+          "attention.bias_k | adamw | matrix | bias by the name \"bias_k\"",
+          "attention.bias_v | adamw | matrix | bias by the name \"bias_v\"",
           "attention.out_proj.weight | orthogonalized | matrix | linear: 16x16",
           "attention.out_proj.bias | adamw | matrix | bias",
           "cross.q_proj_weight | orthogonalized | matrix | attention: 16x16",
@@ -239,7 +246,7 @@ TEST_CASE("route: normalizations and a user's own parameters", "[routing]") {
       .add("batch", nn::BatchNorm2d(8))
       .add("instance", nn::InstanceNorm1d(nn::InstanceNorm1dOptions(8).affine(true)))
       .add("mine", raw({{"kernel", {16, 1, 3, 3}},
-                        {"experts", {16, 8, 4}},
+                        {"stacked", {16, 8, 4}},
                         {"gain", {32}},
                         {"temperature", {}},
                         {"relation_bias", {16, 16}},
@@ -250,30 +257,166 @@ TEST_CASE("route: normalizations and a user's own parameters", "[routing]") {
                         {"member", {32, 16}}}))
       .add("query_embedding", raw({{"weight", {32, 16}}, {"projection", {32, 16}}}))
       .add("patch_embed", nn::Linear(nn::LinearOptions(16, 32).bias(false)));
+  REQUIRE(
+      lines(route(model, options()).entries()) ==
+      std::vector<std::string>{
+          "layer.weight | adamw | matrix | normalization",
+          "layer.bias | adamw | matrix | normalization",
+          "group.weight | adamw | matrix | normalization",
+          "group.bias | adamw | matrix | normalization",
+          "batch.weight | adamw | matrix | normalization",
+          "batch.bias | adamw | matrix | normalization",
+          "instance.weight | adamw | matrix | normalization",
+          "instance.bias | adamw | matrix | normalization",
+          "mine.kernel | adamw | matrix | weight by the name \"kernel\": shape of a depthwise "
+          "kernel: size(1) = 1",
+          "mine.stacked | orthogonalized | matrix | unknown, by shape: check flattened to 16x32",
+          "mine.gain | adamw | matrix | rank 1",
+          "mine.temperature | adamw | matrix | rank 0",
+          "mine.relation_bias | adamw | matrix | bias by the name \"relation_bias\"",
+          "mine.pos_emb_2d | adamw | matrix | embedding by the name \"pos_emb_2d\"",
+          "mine.tok_emb | adamw | matrix | embedding by the name \"tok_emb\"",
+          "mine.wte | adamw | matrix | embedding by the name \"wte\"",
+          "mine.PatchEmbed | adamw | matrix | embedding by the name \"PatchEmbed\"",
+          "mine.member | orthogonalized | matrix | unknown, by shape: check 32x16",
+          "query_embedding.weight | adamw | matrix | embedding by the name \"query_embedding\"",
+          "query_embedding.projection | orthogonalized | matrix | weight by the name "
+          "\"projection\": 32x16",
+          "patch_embed.weight | orthogonalized | matrix | linear: 32x16",  // its type decides
+      });
+}
+
+TEST_CASE("route: tensors that are vectors by their name follow AdamW", "[routing]") {
+  const auto table = route(*raw({{"A_log", {256, 16}},
+                                 {"relative_position_bias_table", {169, 12}},
+                                 {"rel_pos_h", {27, 64}},
+                                 {"position_encoding", {128, 64}},
+                                 {"pos", {128, 64}},
+                                 {"prompt", {16, 64}},
+                                 {"queries", {100, 64}},
+                                 {"latents", {32, 64}},
+                                 {"codebook", {512, 64}},
+                                 {"w1", {64, 64}},
+                                 {"up_proj", {64, 64}},
+                                 {"mystery", {64, 64}}}),
+                           options());
+  REQUIRE(lines(table.entries()) ==
+          std::vector<std::string>{
+              "A_log | adamw | matrix | rate by the name \"A_log\"",
+              "relative_position_bias_table | adamw | matrix | bias by the name "
+              "\"relative_position_bias_table\"",
+              "rel_pos_h | adamw | matrix | position by the name \"rel_pos_h\"",
+              "position_encoding | adamw | matrix | position by the name \"position_encoding\"",
+              "pos | adamw | matrix | position by the name \"pos\"",
+              "prompt | adamw | matrix | token by the name \"prompt\"",
+              "queries | adamw | matrix | token by the name \"queries\"",
+              "latents | adamw | matrix | token by the name \"latents\"",
+              "codebook | adamw | matrix | codebook by the name \"codebook\"",
+              "w1 | orthogonalized | matrix | weight by the name \"w1\": 64x64",
+              "up_proj | orthogonalized | matrix | weight by the name \"up_proj\": 64x64",
+              "mystery | orthogonalized | matrix | unknown, by shape: check 64x64",
+          });
+}
+
+TEST_CASE("route: a name is that of the nearest component that says something", "[routing]") {
+  nn::ParameterList prompts;
+  prompts->append(at::randn({16, 64}));
+  Model deep;
+  deep.add("position", raw({{"weight", {16, 64}}}));
+  Model model;
+  model.add("prompts", prompts)
+      .add("blocks", nn::ModuleList(std::make_shared<Model>(deep), raw({{"weight", {16, 64}}})))
+      .add("position_mixer", raw({{"mystery", {16, 64}}}));
   REQUIRE(lines(route(model, options()).entries()) ==
           std::vector<std::string>{
-              "layer.weight | adamw | matrix | normalization",
-              "layer.bias | adamw | matrix | normalization",
-              "group.weight | adamw | matrix | normalization",
-              "group.bias | adamw | matrix | normalization",
-              "batch.weight | adamw | matrix | normalization",
-              "batch.bias | adamw | matrix | normalization",
-              "instance.weight | adamw | matrix | normalization",
-              "instance.bias | adamw | matrix | normalization",
-              "mine.kernel | adamw | matrix | by shape: shape of a depthwise kernel: size(1) = 1",
-              "mine.experts | orthogonalized | matrix | by shape: 16x32",
-              "mine.gain | adamw | matrix | rank 1",
-              "mine.temperature | adamw | matrix | rank 0",
-              "mine.relation_bias | adamw | matrix | bias",
-              "mine.pos_emb_2d | adamw | matrix | embedding by the name \"pos_emb_2d\"",
-              "mine.tok_emb | adamw | matrix | embedding by the name \"tok_emb\"",
-              "mine.wte | adamw | matrix | embedding by the name \"wte\"",
-              "mine.PatchEmbed | adamw | matrix | embedding by the name \"PatchEmbed\"",
-              "mine.member | orthogonalized | matrix | by shape: 32x16",
-              "query_embedding.weight | adamw | matrix | embedding by the name \"query_embedding\"",
-              "query_embedding.projection | orthogonalized | matrix | by shape: 32x16",
-              "patch_embed.weight | orthogonalized | matrix | linear: 32x16",  // its type decides
+              "prompts.0 | adamw | matrix | token by the name \"prompts\"",
+              "blocks.0.position.weight | adamw | matrix | position by the name \"position\"",
+              "blocks.1.weight | orthogonalized | matrix | weight by the name \"weight\": 16x64",
+              "position_mixer.mystery | orthogonalized | matrix | unknown, by shape: check 16x64",
           });
+  // With nothing but numbers and "weight" there is no name.
+  const auto entries =
+      route(nn::ModuleList(raw({{"weight", {16, 64}}}), raw({{"0", {16, 64}}})).operator*(),
+            options())
+          .entries();
+  REQUIRE(entries[0].reason == "weight by the name \"weight\": 16x64");
+  REQUIRE(entries[1].reason == "unknown, by shape: check 16x64");
+}
+
+TEST_CASE("route: the types of modules come before names", "[routing]") {
+  Model model;
+  for (const char* name : {"position", "prompt", "codebook", "pos_enc", "embed"}) {
+    model.add(name, nn::Linear(nn::LinearOptions(16, 32).bias(false)));
+  }
+  for (const auto& entry :
+       route(model, options(), {}, RoutingOptions().unknown(Rule::AdamW)).entries()) {
+    REQUIRE(entry.reason == "linear: 32x16");
+  }
+}
+
+TEST_CASE("route: one option sends to AdamW what is unknown", "[routing]") {
+  Model model;
+  model.add("mine", raw({{"mystery", {16, 64}}, {"w1", {16, 64}}, {"weight", {16, 64}}}))
+      .add("linear", nn::Linear(nn::LinearOptions(16, 32).bias(false)))
+      .add("moe", raw({{"experts", {4, 16, 16}}}))
+      .add("out", nn::Linear(nn::LinearOptions(16, 64).bias(false)));
+  const RoutingOptions routing = RoutingOptions().unknown(Rule::AdamW).output_heads({"out"});
+  REQUIRE(lines(route(model, options(), {}, routing).entries()) ==
+          std::vector<std::string>{
+              "mine.mystery | adamw | matrix | unknown, as given",
+              "mine.w1 | orthogonalized | matrix | weight by the name \"w1\": 16x64",
+              "mine.weight | orthogonalized | matrix | weight by the name \"weight\": 16x64",
+              "linear.weight | orthogonalized | matrix | linear: 32x16",
+              "moe.experts | orthogonalized | batched | experts by the name: a batch of 16x16",
+              "out.weight | adamw | matrix | output head, as given",
+          });
+  // A layout makes a parameter known: it is judged by the matrices that it then is.
+  const auto groups = param_groups(
+      model, options(),
+      [](RoutingEntry& entry) {
+        if (entry.name == "mine.mystery") entry.layout.split_rows(2);
+      },
+      routing);
+  REQUIRE(options_of(groups[1]).layout() == Layout().split_rows(2));
+  REQUIRE(options_of(groups[1]).names() == std::vector<std::string>{"mine.mystery"});
+  REQUIRE_THROWS_WITH(RoutingOptions().unknown(Rule::Orthogonalized),
+                      contains("expected auto or adamw, got orthogonalized"));
+  REQUIRE(entry_of(route(model, options(), {}, RoutingOptions().unknown(Rule::Auto)).entries(),
+                   "mine.mystery")
+              .rule == Rule::Orthogonalized);
+}
+
+TEST_CASE("route: the experts of a stack are matrices of their own", "[routing]") {
+  Model list;
+  list.add("experts", nn::ModuleList(raw({{"w1", {16, 24}}, {"bank", {8, 16, 24}}})));
+  Model model;
+  model
+      .add("moe", raw({{"experts", {8, 64, 64}},      // flattened, its aspect would be too large
+                       {"few_experts", {4, 64, 64}},  // or its smaller side too small
+                       {"expert_weights", {16, 8, 9}},
+                       {"thin_experts", {16, 7, 9}},
+                       {"expert_bias", {8, 64}},
+                       {"experts_w", {64, 64}},
+                       {"conv_experts", {8, 16, 3, 3}}}))
+      .add("experts", raw({{"up_proj", {4, 64, 32}}, {"bias", {8, 16}}}))
+      .add("list", std::make_shared<Model>(list));
+  REQUIRE(
+      lines(route(model, options()).entries()) ==
+      std::vector<std::string>{
+          "moe.experts | orthogonalized | batched | experts by the name: a batch of 64x64",
+          "moe.few_experts | orthogonalized | batched | experts by the name: a batch of 64x64",
+          "moe.expert_weights | orthogonalized | batched | experts by the name: a batch of 8x9",
+          "moe.thin_experts | adamw | matrix | experts by the name: 7x9 (side < 8)",
+          "moe.expert_bias | adamw | matrix | bias by the name \"expert_bias\"",
+          "moe.experts_w | orthogonalized | matrix | weight by the name \"experts_w\": 64x64",
+          "moe.conv_experts | orthogonalized | matrix | weight by the name \"conv_experts\": "
+          "flattened to 8x144",
+          "experts.up_proj | orthogonalized | batched | experts by the name: a batch of 64x32",
+          "experts.bias | adamw | matrix | bias by the name \"bias\"",
+          "list.experts.0.w1 | orthogonalized | matrix | weight by the name \"w1\": 16x24",
+          "list.experts.0.bank | orthogonalized | matrix | unknown, by shape: check flattened to "
+          "8x384",
+      });
 }
 
 TEST_CASE("route: entries are the module's parameters, in their order", "[routing]") {
@@ -303,7 +446,8 @@ TEST_CASE("a parameter that cannot be trained is left out, one that should be is
   CHECK_THROWS_WITH(
       route(module, RootOptions()),
       contains("root_optim::route: expected real floating-point parameters, got dtype "
-               "ComplexFloat for 'phases'"));
+               "ComplexFloat for 'phases'; keep the real view as the parameter, "
+               "torch::view_as_real(z)"));
 }
 
 TEST_CASE("route: a module on the stack, the root's own parameters, and no parameters",
@@ -350,6 +494,23 @@ TEST_CASE("route: other ties count once", "[routing]") {
   REQUIRE(table.groups()[0].params().size() == 1);
 }
 
+TEST_CASE("route: of a tied tensor's names, the one that says most decides", "[routing]") {
+  const nn::Linear linear(nn::LinearOptions(16, 16).bias(false));
+  struct Mystery : nn::Module {
+    explicit Mystery(const char* name, const at::Tensor& tensor) {
+      register_parameter(name, tensor);
+    }
+  };
+  const auto first_of = [&](const char* name) {
+    Model model;
+    model.add("mine", std::make_shared<Mystery>(name, linear->weight)).add("linear", linear);
+    return route(model, options(), {}, RoutingOptions().unknown(Rule::AdamW)).entries()[0];
+  };
+  REQUIRE(first_of("mystery").reason == "linear: 16x16; tied to linear.weight");
+  REQUIRE(first_of("mystery").rule == Rule::Orthogonalized);
+  REQUIRE(first_of("prompt").reason == "token by the name \"prompt\"; tied to linear.weight");
+}
+
 // ---------------------------------------------------------------- output heads
 
 TEST_CASE("route: an output head is found by the documented names", "[routing]") {
@@ -392,6 +553,18 @@ TEST_CASE("route: output heads are named as parameter, module or last component"
   REQUIRE(heads({"classifier"}) == Names{"classifier.0.weight", "classifier.2.weight"});
   REQUIRE(heads({"classifier.2", "out"}) == Names{"classifier.2.weight", "decoder.out.weight"});
 
+  // One list of names, however it is written.
+  const Names two{"classifier.2", "out"};
+  const size_t expected = route(model, options(), {}, two).groups().back().params().size();
+  REQUIRE(param_groups(model, options(), {}, {"classifier.2", "out"}).back().params().size() ==
+          expected);
+  REQUIRE(param_groups(model, options(), {}, {two}).back().params().size() == expected);
+  REQUIRE(param_groups(model, options(), {}, {}).back().params().size() == expected - 1);
+  REQUIRE(param_groups(model, options(), {}, RoutingOptions().output_heads(two))
+              .back()
+              .params()
+              .size() == expected);
+
   // Names that are given replace the documented ones: "head" is then a Linear like any other.
   const auto entries = route(model, options(), {}, {"decoder.out"}).entries();
   REQUIRE(entry_of(entries, "head.weight").rule == Rule::Orthogonalized);
@@ -427,16 +600,16 @@ TEST_CASE("route: an override changes rule and layout, and the reason says so", 
   REQUIRE(
       lines(table.entries()) ==
       std::vector<std::string>{
-          "qkv.weight | orthogonalized | 3 row blocks | override (was orthogonalized, matrix: "
-          "linear: 48x16)",
+          "qkv.weight | orthogonalized | 3 row blocks | override, 3 of 16x16 (was orthogonalized, "
+          "matrix: linear: 48x16)",
           "slow.weight | adamw | matrix | override (was orthogonalized, matrix: linear: 16x16)",
-          "narrow.weight | orthogonalized | matrix | override (was adamw, matrix: linear: 4x16 "
-          "(side < 8))",
+          "narrow.weight | orthogonalized | matrix | override, 4x16 (side < 8) (was adamw, matrix: "
+          "linear: 4x16 (side < 8))",
           "tall.weight | orthogonalized | 2 row blocks | override by shape, 2 of 2048x8 (was "
           "adamw, matrix: linear: 4096x8 (aspect > 256))",
           "tiny.weight | adamw | matrix | override by shape, 6x16 (side < 8) (was adamw, matrix: "
           "linear: 6x16 (side < 8))",
-          "head.weight | orthogonalized | matrix | override: no vocabulary",
+          "head.weight | orthogonalized | matrix | override, 32x16: no vocabulary",
           "head.bias | adamw | matrix | bias",
       });
   REQUIRE(visited == std::vector<std::string>{"qkv.weight", "slow.weight", "narrow.weight",
@@ -451,12 +624,12 @@ TEST_CASE("route: overrides as docs/routing.md shows them", "[routing]") {
   Model model;
   model.add("block", std::make_shared<Model>(block))
       .add("router", nn::Linear(nn::LinearOptions(64, 8).bias(false)))
-      .add("moe", raw({{"experts", {8, 64, 32}}}));
+      .add("moe", raw({{"banks", {8, 64, 64}}}));
   // example-begin routing-override
   auto groups = root_optim::param_groups(model, options(), [](root_optim::RoutingEntry& entry) {
     if (entry.name == "block.qkv.weight") entry.layout.split_rows(3);
     if (entry.name == "block.gqa.weight") entry.layout.split_rows({64, 16, 16});
-    if (entry.name == "moe.experts") entry.layout.batch(true);
+    if (entry.name == "moe.banks") entry.layout.batch(true);
     if (entry.name == "router.weight") entry.rule = root_optim::Rule::AdamW;
   });
   // example-end
@@ -469,6 +642,136 @@ TEST_CASE("route: overrides as docs/routing.md shows them", "[routing]") {
   Root optimizer(groups);  // accepts all four
   REQUIRE(options_of(optimizer.param_groups()[3]).weight_decay() == 0);
   REQUIRE(options_of(optimizer.param_groups()[2]).weight_decay() != 0);
+}
+
+TEST_CASE("route: a layout alone asks for the judgment of the matrices that it makes",
+          "[routing]") {
+  struct Case {
+    std::vector<int64_t> shape;
+    Layout layout;
+    std::string reason;  // empty: an error, which says `refused`
+    std::string refused;
+  };
+  const auto batched = Layout().batch(true);
+  const std::vector<Case> cases{
+      {{8, 64, 64}, batched, "a batch of 64x64", ""},  // flattened: aspect 512
+      {{4, 64, 64}, batched, "a batch of 64x64", ""},  // flattened: side 4
+      {{8, 128, 128}, batched, "a batch of 128x128", ""},
+      {{8, 64, 32}, batched, "a batch of 64x32", ""},  // flattened: aspect 256, suitable as it was
+      {{16, 1, 8, 8}, batched, "a batch of 8x8", ""},  // flattened: looks depthwise
+      {{4096, 8}, Layout().split_rows(64), "64 of 64x8", ""},
+      {{4096, 8}, Layout().split_rows(512), "512 of 8x8", ""},
+      {{4096, 8}, Layout().split_rows(2), "2 of 2048x8", ""},
+      {{2400, 8}, Layout().split_rows(300), "300 of 8x8", ""},
+      {{2400, 8}, Layout().split_rows({1200, 1200}), "2 of 1200x8", ""},
+      {{4, 64, 8}, Layout().out_dim(1), "64x32", ""},
+      {{4096, 8}, Layout().split_rows(1024), "", "4x8 (side < 8)"},
+      {{4098, 8}, Layout().split_rows(2), "", "2049x8 (aspect > 256)"},
+      {{2400, 8}, Layout().split_rows({2393, 7}), "", "2393x8 (aspect > 256)"},
+      {{4, 64, 7}, batched, "", "64x7 (side < 8)"},
+      {{4, 6}, Layout().split_rows(2), "", "2x6 (side < 8)"},
+      {{4096, 8}, Layout().split_rows(5), "", "to divide the first dimension"},
+      {{4096, 8}, batched, "", "4096x8 (aspect > 256)"},
+  };
+  for (const Case& c : cases) {
+    CAPTURE(c.shape, to_string(c.layout));
+    nn::Module module;
+    module.register_parameter("mystery", at::randn(c.shape));
+    const auto with_layout = [&](RoutingEntry& entry) { entry.layout = c.layout; };
+    const auto with_rule = [&](RoutingEntry& entry) {
+      entry.layout = c.layout;
+      entry.rule = Rule::Orthogonalized;
+    };
+    if (!c.reason.empty()) {
+      const auto table = route(module, options(), with_layout);
+      REQUIRE(table.entries()[0].rule == Rule::Orthogonalized);
+      REQUIRE(table.entries()[0].layout == c.layout);
+      REQUIRE(table.entries()[0].reason.find(", " + c.reason + " (was ") != std::string::npos);
+      REQUIRE(options_of(table.groups()[0]).layout() == c.layout);
+      Root optimizer(table.groups());  // agrees
+      continue;
+    }
+    REQUIRE_THROWS_WITH(route(module, options(), with_layout),
+                        contains(c.refused) && contains("parameter 'mystery'"));
+    if (c.refused.find("to divide") != std::string::npos) continue;
+    REQUIRE_THROWS_WITH(route(module, options(), with_layout), contains("Rule::Orthogonalized"));
+    const auto table = route(module, options(), with_rule);  // whoever insists gets it
+    REQUIRE(table.entries()[0].layout == c.layout);
+    Root optimizer(table.groups());
+  }
+}
+
+TEST_CASE("route: a layout alone is no rule for what follows AdamW by type or name", "[routing]") {
+  const nn::Embedding embedding(64, 16);
+  Model model;
+  model.add("wte", embedding)
+      .add("tied", std::make_shared<SharesWeight>(embedding->weight))
+      .add("norm", nn::LayerNorm(nn::LayerNormOptions({16, 16})))
+      .add("lm_head", nn::Linear(nn::LinearOptions(16, 64).bias(false)))
+      .add("depthwise", nn::Conv2d(nn::Conv2dOptions(16, 32, 3).groups(16).bias(false)))
+      .add("mine", raw({{"prompt", {16, 16}}, {"pair_bias", {16, 16}}}));
+  for (const auto& entry : route(model, options()).entries()) {
+    CAPTURE(entry.name);
+    const auto with = [&](Rule rule) {
+      return route(model, options(), [&](RoutingEntry& e) {
+        if (e.name != entry.name) return;
+        e.layout.split_rows(2);
+        e.rule = rule;
+      });
+    };
+    if (entry.parameter.dim() < 2) {
+      for (const Rule rule : {Rule::AdamW, Rule::Auto}) {
+        REQUIRE_THROWS_WITH(with(rule),
+                            contains("expected rank >= 2 for an override of the layout"));
+      }
+      continue;
+    }
+    REQUIRE(entry.rule == Rule::AdamW);
+    REQUIRE_THROWS_WITH(with(Rule::AdamW),
+                        contains("expected Rule::Orthogonalized beside a layout") &&
+                            contains("'" + entry.name + "'") && contains(entry.reason));
+    const auto insists = with(Rule::Orthogonalized).entries();
+    REQUIRE(entry_of(insists, entry.name).layout == Layout().split_rows(2));
+    const auto asks = with(Rule::Auto).entries();  // the shape is then all that counts
+    REQUIRE(entry_of(asks, entry.name).rule == Rule::Orthogonalized);
+  }
+}
+
+TEST_CASE("route: AdamW and a layout in one override contradict each other", "[routing]") {
+  Model model;
+  model.add("lstm", nn::LSTM(nn::LSTMOptions(16, 8).bias(false)))
+      .add("linear", nn::Linear(nn::LinearOptions(16, 32).bias(false)));
+  const auto with = [&](const std::string& name, auto change) {
+    return route(model, options(), [&name, change](RoutingEntry& entry) {
+      if (entry.name == name) change(entry);
+    });
+  };
+  REQUIRE_THROWS_WITH(with("linear.weight",
+                           [](RoutingEntry& e) {
+                             e.rule = Rule::AdamW;
+                             e.layout.split_rows(2);
+                           }),
+                      contains("expected no layout under Rule::AdamW, got '2 row blocks' for "
+                               "parameter 'linear.weight'"));
+  // The table's own layout was not asked for.
+  const auto table =
+      with("lstm.weight_ih_l0", [](RoutingEntry& e) { e.rule = Rule::AdamW; }).entries();
+  REQUIRE(entry_of(table, "lstm.weight_ih_l0").rule == Rule::AdamW);
+  REQUIRE(entry_of(table, "lstm.weight_ih_l0").layout == Layout());
+  // What is orthogonalized stays so under a layout that would not suit, and the table says it.
+  const auto narrow =
+      with("linear.weight", [](RoutingEntry& e) { e.layout.split_rows(8); }).entries();
+  REQUIRE(entry_of(narrow, "linear.weight").rule == Rule::Orthogonalized);
+  REQUIRE(entry_of(narrow, "linear.weight").reason ==
+          "override, 4x16 (side < 8) (was orthogonalized, matrix: linear: 32x16)");
+  // Asked with Auto, it is judged.
+  REQUIRE_THROWS_WITH(with("linear.weight",
+                           [](RoutingEntry& e) {
+                             e.rule = Rule::Auto;
+                             e.layout.split_rows(8);
+                           }),
+                      contains("Rule::Orthogonalized to insist on it, got '8 row blocks', which "
+                               "makes 4x16 (side < 8)"));
 }
 
 TEST_CASE("route: an impossible override is an error that names the parameter", "[routing]") {
@@ -491,13 +794,6 @@ TEST_CASE("route: an impossible override is an error that names the parameter", 
   REQUIRE_THROWS_WITH(
       with("proj.weight", [](RoutingEntry& e) { e.parameter = e.parameter.detach(); }),
       contains("another name or tensor for parameter 'proj.weight'"));
-  // Below rank 2, the judgment of the shape is AdamW, and a layout without meaning is dropped.
-  const auto table = with("proj.bias", [](RoutingEntry& e) {
-    e.rule = Rule::Auto;
-    e.layout.split_rows(5);
-  });
-  REQUIRE(entry_of(table.entries(), "proj.bias").rule == Rule::AdamW);
-  REQUIRE(entry_of(table.entries(), "proj.bias").layout == Layout());
 }
 
 TEST_CASE("route: refuses options that already decide, or are out of range", "[routing]") {
@@ -599,6 +895,26 @@ TEST_CASE("Root keeps the rules and layouts of param_groups", "[routing]") {
   REQUIRE(checked == table.entries().size());
 }
 
+TEST_CASE("a frozen parameter is stepped as long as it has a gradient", "[routing]") {
+  Model model;
+  model.add("first", nn::Linear(nn::LinearOptions(16, 16).bias(false)))
+      .add("second", nn::Linear(nn::LinearOptions(16, 16).bias(false)));
+  Root optimizer(param_groups(model, options()));
+  at::Tensor left = model.named_parameters()["first.weight"];
+  at::Tensor none = model.named_parameters()["second.weight"];
+  left.mutable_grad() = at::ones({16, 16});
+  left.set_requires_grad(false);
+  none.set_requires_grad(false);
+  const at::Tensor left_before = left.clone(), none_before = none.clone();
+  optimizer.step();
+  REQUIRE_FALSE(at::equal(left, left_before));
+  REQUIRE(at::equal(none, none_before));
+  left.mutable_grad().reset();
+  const at::Tensor now = left.clone();
+  optimizer.step();
+  REQUIRE(at::equal(left, now));
+}
+
 TEST_CASE("Root treats every block of a fused weight as a matrix of its own", "[routing]") {
   // Blocks with gradients of very different scale: with one threshold for all three, the largest
   // block alone would count as outliers. The same matrices as parameters of their own are the
@@ -618,6 +934,7 @@ TEST_CASE("Root treats every block of a fused weight as a matrix of its own", "[
   nn::ConvTranspose2d up(nn::ConvTranspose2dOptions(16, 32, 3).groups(2).bias(false));
   Model model;
   model.add("attention", attention).add("lstm", lstm).add("grouped", grouped).add("up", up);
+  model.add("moe", raw({{"experts", {3, 16, 24}}}));
   model.to(at::kDouble);
   const auto parameters = model.named_parameters();
   const std::vector<Case> cases{
@@ -627,6 +944,7 @@ TEST_CASE("Root treats every block of a fused weight as a matrix of its own", "[
        [](const at::Tensor& t) { return t.chunk(4); }},
       {"grouped.weight", parameters["grouped.weight"],
        [](const at::Tensor& t) { return t.flatten(1).chunk(4); }},
+      {"moe.experts", parameters["moe.experts"], [](const at::Tensor& t) { return t.unbind(0); }},
       {"up.weight", parameters["up.weight"],
        [](const at::Tensor& t) {
          // [in, out / groups, h, w]: groups along the inputs, outputs first within each.

@@ -7,7 +7,8 @@
 
 #include <ATen/MemoryOverlap.h>  // has_internal_overlap
 #include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <c10/core/ScalarType.h>  // isComplexType
+#include <c10/util/Exception.h>   // TORCH_CHECK
 
 #include <cstddef>
 #include <string>
@@ -43,6 +44,18 @@ inline bool is_supported(at::ScalarType dtype) {
          dtype == at::kHalf;
 }
 
+/// What to do about a complex parameter, for messages; empty for any other dtype. Neither rule takes
+/// one: its state would have to be kept, checked and stored as the real view of it, for the same
+/// numbers that the parameter's own real view gives.
+inline std::string complex_advice(at::ScalarType dtype) {
+  return c10::isComplexType(dtype)
+             ? "; keep the real view as the parameter, torch::view_as_real(z).detach().clone() of "
+               "shape [..., 2], under Rule::AdamW, and use torch::view_as_complex(parameter) in "
+               "the "
+               "forward pass"
+             : "";
+}
+
 /// What any rule asks of a parameter.
 inline void check_parameter(const at::Tensor& parameter, const std::string& where) {
   TORCH_CHECK(parameter.defined(), "root_optim::Optimizer: expected a defined tensor, got none at ",
@@ -55,7 +68,8 @@ inline void check_parameter(const at::Tensor& parameter, const std::string& wher
   TORCH_CHECK(is_supported(parameter.scalar_type()),
               "root_optim::Optimizer: expected a real floating-point tensor (float64, float32, "
               "bfloat16, float16), got ",
-              where, " of dtype ", c10::toString(parameter.scalar_type()));
+              where, " of dtype ", c10::toString(parameter.scalar_type()),
+              complex_advice(parameter.scalar_type()));
   TORCH_CHECK(!parameter.is_inference(),
               "root_optim::Optimizer: expected a tensor made outside of inference mode, got ",
               where);
@@ -108,22 +122,37 @@ inline at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& pa
 }
 
 /// The rule that a parameter follows: its group's, or, with Auto, by its shape.
-/// @throws c10::Error if the layout does not fit, or for Orthogonalized below rank 2.
+///
+/// A layout of the group that would come to nothing is an error rather than dropped. (Below rank 2
+/// none applies: under Auto, a weight and its bias may share a group that has one.)
+/// @throws c10::Error if the layout does not fit, for a layout under AdamW or, with Auto, one whose
+/// matrices do not suit, and for Orthogonalized below rank 2.
 inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& parameter,
                          const std::string& where) {
-  if (rule == Rule::AdamW) return rule;
-  TORCH_CHECK(rule == Rule::Auto || parameter.dim() >= 2,
+  const bool is_plain = layout == Layout();
+  if (rule == Rule::AdamW) {
+    TORCH_CHECK(is_plain, "root_optim::Optimizer: expected no layout under Rule::AdamW, got '",
+                to_string(layout), "' for ", where);
+    return rule;
+  }
+  if (rule == Rule::Auto && parameter.dim() < 2) return Rule::AdamW;
+  TORCH_CHECK(parameter.dim() >= 2,
               "root_optim::Optimizer: expected rank >= 2 under Rule::Orthogonalized, got ", where);
+  Suitability verdict{true, ""};
   try {
     if (rule == Rule::Auto) {
-      return suitability(parameter.sizes(), layout).orthogonalize ? Rule::Orthogonalized
-                                                                  : Rule::AdamW;
+      verdict = suitability(parameter.sizes(), layout);
+    } else {
+      matrix_shapes(parameter.sizes(), layout);
     }
-    matrix_shapes(parameter.sizes(), layout);
   } catch (const c10::Error& error) {
     TORCH_CHECK(false, error.what_without_backtrace(), ", for ", where);
   }
-  return rule;
+  TORCH_CHECK(verdict.orthogonalize || is_plain,
+              "root_optim::Optimizer: expected a layout whose matrices suit orthogonalization, or "
+              "Rule::Orthogonalized to insist on it, got '",
+              to_string(layout), "', which makes ", verdict.reason, ", for ", where);
+  return verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW;
 }
 
 }  // namespace detail
