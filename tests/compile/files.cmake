@@ -38,6 +38,17 @@ if(position EQUAL -1)
   problem("README.md does not show examples/quickstart.cpp as it is")
 endif()
 
+# The version stands in version.hpp, and where nothing can read it from there.
+file(STRINGS ${ROOT}/include/root_optim/version.hpp version REGEX "define ROOT_OPTIM_VERSION_[A-Z]+ [0-9]+")
+string(REGEX REPLACE "[^0-9;]+" "" version "${version}")
+list(JOIN version "." version)
+file(READ ${ROOT}/packaging/vcpkg/root-optim/vcpkg.json port)
+string(FIND "${port}" "\"version\": \"${version}\"" in_port)
+string(FIND "${readme}" "root_optim/${version}`" in_readme)
+if(in_port EQUAL -1 OR in_readme EQUAL -1)
+  problem("vcpkg.json and README.md's requirement of Conan's package do not both have version ${version}")
+endif()
+
 foreach(header IN LISTS on_disk)
   if(NOT header IN_LIST HEADERS AND NOT "${ROOT}/${header}" IN_LIST HEADERS)
     problem("${header} is not in CMakeLists.txt, so it would not be installed")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+# Copyright (c) root_optim contributors
+import os
+import re
+
+from conan import ConanFile
+from conan.errors import ConanInvalidConfiguration
+from conan.tools.build import check_min_cppstd
+from conan.tools.cmake import CMake, CMakeDeps, CMakeToolchain, cmake_layout
+from conan.tools.files import copy, load
+
+required_conan_version = ">=2.4"
+
+
+class RootOptim(ConanFile):
+    name = "root_optim"
+    description = "ROOT, a matrix-aware optimizer for LibTorch"
+    license = "MIT"
+    topics = ("optimizer", "libtorch", "header-only")
+    package_type = "header-library"
+    settings = "os", "arch", "compiler", "build_type"
+
+    @property
+    def _project(self):
+        return os.path.join(self.recipe_folder, "..", "..")
+
+    def set_version(self):
+        header = load(self, os.path.join(self._project, "include", "root_optim", "version.hpp"))
+        self.version = ".".join(re.findall(r"define ROOT_OPTIM_VERSION_\w+ ([0-9]+)", header))
+
+    def export_sources(self):
+        for pattern in ("CMakeLists.txt", "LICENSE", "cmake/*", "include/*"):
+            copy(self, pattern, self._project, self.export_sources_folder)
+
+    def requirements(self):
+        # Header-only, as the library uses it. LibTorch is no requirement: it is the system's, or a
+        # wheel, and CMake finds it.
+        self.requires("fmt/[>=9]", transitive_headers=True, options={"header_only": True})
+
+    def package_id(self):
+        self.info.clear()
+
+    def validate(self):
+        check_min_cppstd(self, 17)
+        if "fmt" in self.dependencies and not self.dependencies["fmt"].options.header_only:
+            raise ConanInvalidConfiguration(
+                "root_optim needs fmt header-only: LibTorch's wheels carry newer fmt headers, which do "
+                "not match a compiled one. Set fmt/*:header_only=True")
+
+    def layout(self):
+        cmake_layout(self)
+
+    def generate(self):
+        CMakeDeps(self).generate()
+        toolchain = CMakeToolchain(self)
+        for programs in ("TESTING", "EXAMPLES", "BENCHMARKS"):
+            toolchain.cache_variables["ROOT_OPTIM_BUILD_" + programs] = False
+        toolchain.generate()
+
+    def build(self):
+        CMake(self).configure()  # nothing to compile, but whether there is a LibTorch shows here
+
+    def package(self):
+        CMake(self).install()
+        copy(self, "LICENSE", self.source_folder, os.path.join(self.package_folder, "licenses"))
+
+    def package_info(self):
+        # The project's own CMake package, which finds LibTorch, in place of one made by Conan.
+        self.cpp_info.set_property("cmake_find_mode", "none")
+        self.cpp_info.builddirs = [os.path.join("share", "cmake", "root_optim")]
+        self.cpp_info.bindirs = []
+        self.cpp_info.libdirs = []
