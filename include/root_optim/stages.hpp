@@ -8,3 +8,4 @@
 #include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/stages/update.hpp>
+#include <root_optim/stages/update_balance.hpp>

@@ -123,10 +123,12 @@ std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, 
   if (state != nullptr && state->momentum_buffer().defined()) {
     buffer = state->momentum_buffer().to(gradient).unsqueeze(0);
   }
+  const Options up_to_there = Options(options).update_beta(0);
   std::vector<at::Tensor> seen, passed, unsplit, bodies;
   const auto run = [&](const auto& filter, std::vector<at::Tensor>& kept) {
     detail::FaultGuard guard(options.non_finite());
-    detail::matrix_update(options, filter, detail::KeptBodies{kept}, gradient, buffer, guard,
+    const auto old = [&buffer](const char*) { return buffer; };  // no stage needs more up to there
+    detail::matrix_update(up_to_there, filter, detail::KeptBodies{kept}, gradient, old, guard,
                           nullptr);
   };
   run(detail::WatchedFilter<F>{options.filter(), seen, passed}, bodies);

@@ -110,6 +110,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(double, weight_decay) = 0.1;
   /// What lr is multiplied by for a matrix shape. Default: MatchRmsAdamW; Original for Muon.
   TORCH_ARG(LrScale, scale) = Defaults::scale;
+  /// β of the second moments by which rows and columns of a matrix's update are balanced; 0: not at all.
+  /// Costs rows + columns numbers of state a matrix (stages/update_balance.hpp). Range: [0, 1). Default: 0.
+  TORCH_ARG(double, update_beta) = 0;
   /// The outlier filter. Default: as constructed.
   TORCH_ARG(OutlierFilter, filter);
   /// Where the filter acts. Default: Gradient (docs/results.md has the comparison).
@@ -161,6 +164,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("filter_place", 3, OnLoad::Restored, &O::filter_place_, UpTo{FilterPlace::AllGradients});
     visit("filter", 1, OnLoad::Restored, &O::filter_, ValidPolicy());
     visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());
+    visit("update_beta", 4, OnLoad::Restored, &O::update_beta_, BelowOne());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
     visit("workspace", 0, OnLoad::Kept, &O::workspace_, NonNegative());
   }

@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include <root_optim/core/archive.hpp>
@@ -23,9 +24,9 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
-/// two moments; the rest is undefined. Tensors have the parameter's shape and device, in float64
-/// for a float64 parameter and float32 for any other; counters are integers on its device, where
-/// they are counted: reading them waits for the device.
+/// two moments; the rest is undefined. Tensors are on the parameter's device, in float64 for a float64
+/// parameter and float32 for any other, and of its shape unless they say otherwise; counters are integers
+/// on its device, where they are counted: reading them waits for the device.
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   /// Number of steps that the parameter had a gradient for, those skipped included.
   TORCH_ARG(int64_t, step) = 0;
@@ -36,6 +37,10 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   TORCH_ARG(at::Tensor, non_finite);
   /// M, the momentum of a matrix.
   TORCH_ARG(at::Tensor, momentum_buffer);
+  /// R and C, the second moments of the rows and of the columns of a matrix's updates (update_balance.hpp),
+  /// those of all its matrices one behind the other, with the option `update_beta`.
+  TORCH_ARG(at::Tensor, row_moment);
+  TORCH_ARG(at::Tensor, column_moment);
   /// m, AdamW's first moment.
   TORCH_ARG(at::Tensor, exp_avg);
   /// v, AdamW's second moment.
@@ -44,8 +49,10 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
  public:
   /// How a slot's tensor follows from the parameter.
   enum class Kind {
-    Values,  ///< the parameter's shape, in its dtype of state
-    Count    ///< one int64
+    Values,   ///< the parameter's shape, in its dtype of state
+    Rows,     ///< one number a row of each of its matrices, in its dtype of state
+    Columns,  ///< one number a column of each of its matrices
+    Count     ///< one int64
   };
 
   /// A tensor of the state. It begins as zeros, which is also what a checkpoint means that was written
@@ -59,15 +66,26 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   };
 
   /// All slots, in the order in which checkpoints keep them.
-  static const std::array<Slot, 5>& slots() {
-    static const std::array<Slot, 5> all = {{
+  static const std::array<Slot, 7>& slots() {
+    static const std::array<Slot, 7> all = {{
         {"momentum_buffer", &ParamState::momentum_buffer_, Rule::Orthogonalized, Kind::Values, 1},
         {"exp_avg", &ParamState::exp_avg_, Rule::AdamW, Kind::Values, 1},
         {"exp_avg_sq", &ParamState::exp_avg_sq_, Rule::AdamW, Kind::Values, 1},
         {"skipped", &ParamState::skipped_, Rule::Auto, Kind::Count, 2},
         {"non_finite", &ParamState::non_finite_, Rule::Auto, Kind::Count, 2},
+        {"row_moment", &ParamState::row_moment_, Rule::Orthogonalized, Kind::Rows, 4},
+        {"column_moment", &ParamState::column_moment_, Rule::Orthogonalized, Kind::Columns, 4},
     }};
     return all;
+  }
+
+  /// The tensor of a slot.
+  at::Tensor& slot(const std::string& name) {
+    for (const Slot& slot : slots()) {
+      if (name == slot.name) return this->*slot.tensor;
+    }
+    TORCH_CHECK(false, "root_optim::ParamState::slot: expected the name of a slot, got '", name,
+                "'");
   }
 
   // LibTorch's interface of parameter state.

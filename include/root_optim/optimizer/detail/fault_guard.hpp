@@ -82,7 +82,13 @@ class FaultGuard {
   /// is saved.
   at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const {
     if (!usable_.defined() || (usable_.is_cpu() && all_true(usable_))) return next;
-    return at::where(usable_, next, as_dtype(old, next.scalar_type()));
+    at::Tensor usable = usable_;
+    if (usable.dim() > 0 && usable.dim() != next.dim()) {
+      std::vector<int64_t> shape(static_cast<size_t>(next.dim()), 1);
+      shape[0] = usable.size(0);
+      usable = usable.reshape(shape);
+    }
+    return at::where(usable, next, as_dtype(old, next.scalar_type()));
   }
 
   /// The counters of the parameters after this step, `skipped` of each, then `non_finite` of each;

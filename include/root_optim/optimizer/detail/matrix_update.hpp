@@ -2,12 +2,14 @@
 // Copyright (c) root_optim contributors
 //
 // The stages of a matrix in their order, which stands here and nowhere else: filter, momentum,
-// orthogonalizer, scale. The step runs them, and whoever looks on (diagnostics/next_matrices.hpp).
+// orthogonalizer, balance, scale. The step runs them, and whoever looks on (diagnostics/next_matrices.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -24,6 +26,7 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
+#include <root_optim/stages/update_balance.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -36,19 +39,56 @@ struct Direction {
   double scale;         ///< s(rows, cols)
 };
 
+/// The next value of a slot of the state, [k, …].
+struct NextSlot {
+  const char* name;  ///< as in ParamState::slots()
+  at::Tensor value;
+};
+
 struct MatrixUpdate {
-  at::Tensor buffer;                  ///< the next momentum, [k, *shape]
+  std::vector<NextSlot> state;
   std::vector<Direction> directions;  ///< one a block view
 };
 
-/// Runs the stages on k gradients of one shape. Writes neither the gradient nor the buffer.
+/// Moments of k parameters, [k, all rows] and [k, all columns], handed out and taken back a block view at a
+/// time.
+class BlockMoments {
+ public:
+  explicit BlockMoments(UpdateMoments all) : all_(std::move(all)) {}
+
+  /// Those of the next block view, whose matrices are [count, rows, cols], as [count, rows] and
+  /// [count, cols].
+  UpdateMoments of(c10::IntArrayRef matrices) {
+    const int64_t k = all_.rows.size(0), count = matrices[0] / k;
+    const auto part = [&](const at::Tensor& all, int64_t& first, int64_t length) {
+      const at::Tensor values = all.narrow(1, first, count * length);
+      first += count * length;
+      return values.reshape({k * count, length});
+    };
+    return {part(all_.rows, row_, matrices[1]), part(all_.cols, col_, matrices[2])};
+  }
+  void keep(const UpdateMoments& next) {
+    const int64_t k = all_.rows.size(0);
+    rows_.push_back(next.rows.reshape({k, -1}));
+    cols_.push_back(next.cols.reshape({k, -1}));
+  }
+  UpdateMoments kept() const { return {at::cat(rows_, 1), at::cat(cols_, 1)}; }
+
+ private:
+  UpdateMoments all_;
+  int64_t row_ = 0, col_ = 0;
+  std::vector<at::Tensor> rows_, cols_;
+};
+
+/// Runs the stages on k gradients of one shape. Writes neither the gradient nor the state.
 ///
-/// @param gradient, buffer [k, *shape], in the dtype of the state; the gradient's memory may go.
+/// @param gradient [k, *shape], in the dtype of the state; its memory may go.
+/// @param old called with the name of a slot, gives the k parameters' values of it, [k, …].
 /// @param guard requires what must be finite: the gradient before a filter clips Inf, and U.
-template <class Options, class Filter, class Orthogonalizer>
+template <class Options, class Filter, class Orthogonalizer, class Old>
 MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                            const Orthogonalizer& orthogonalizer, at::Tensor gradient,
-                           const at::Tensor& buffer, FaultGuard& guard, Workspace* workspace) {
+                           const Old& old, FaultGuard& guard, Workspace* workspace) {
   constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
   const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
   const Layout& layout = options.layout();
@@ -61,13 +101,18 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
     if (guard.is_active()) guard.require(max_abs(gradient));
     gradient = filtered(gradient, filter, layout, workspace);
   }
-  Momentum momentum = accumulate_momentum(buffer, gradient, options.momentum(),
+  Momentum momentum = accumulate_momentum(old("momentum_buffer"), gradient, options.momentum(),
                                           options.momentum_form(), options.nesterov(), workspace);
   gradient.reset();
   if (guard.is_active()) guard.require(max_abs(momentum.update));
 
   // Each tensor is released where the next one takes its place: beside M at most three matrices.
-  MatrixUpdate result{std::move(momentum.buffer), {}};
+  const at::ScalarType dtype = momentum.buffer.scalar_type();
+  MatrixUpdate result{{{"momentum_buffer", std::move(momentum.buffer)}}, {}};
+  std::optional<BlockMoments> moments;
+  if (options.update_beta() > 0) {
+    moments.emplace(UpdateMoments{old("row_moment"), old("column_moment")});
+  }
   std::vector<at::Tensor> views = block_views(momentum.update, layout);
   momentum.update.reset();
   for (at::Tensor& view : views) {
@@ -89,8 +134,19 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                 matrices.defined()
                     ? c10::str(matrices.sizes(), " of ", c10::toString(matrices.scalar_type()))
                     : std::string("no tensor"));
+    if (moments) {
+      BalancedUpdate balanced =
+          balance_update(as_dtype(matrices, dtype), moments->of(shape), options.update_beta());
+      moments->keep(balanced.moments);
+      matrices = std::move(balanced.matrices);
+    }
     const double scale = lr_scale(options.scale(), shape[1], shape[2]);
     result.directions.push_back({std::move(matrices), scale});
+  }
+  if (moments) {
+    UpdateMoments next = moments->kept();
+    result.state.push_back({"row_moment", std::move(next.rows)});
+    result.state.push_back({"column_moment", std::move(next.cols)});
   }
   return result;
 }

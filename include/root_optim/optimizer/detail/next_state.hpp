@@ -6,13 +6,16 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
+#include <c10/util/ArrayRef.h>   // IntArrayRef
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/detail/state_key.hpp>
+#include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
@@ -21,10 +24,24 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
+/// The shape of a slot's tensor.
+inline std::vector<int64_t> slot_shape(ParamState::Kind kind, const at::Tensor& parameter,
+                                       const Layout& layout) {
+  if (kind == ParamState::Kind::Count) return {};
+  if (kind == ParamState::Kind::Values) return parameter.sizes().vec();
+  const std::vector<MatrixShape> matrices = matrix_shapes(parameter.sizes(), layout);
+  int64_t sum = 0;
+  for (const MatrixShape& matrix : matrices) {
+    sum += kind == ParamState::Kind::Rows ? matrix.rows : matrix.cols;
+  }
+  if (layout.batch()) sum *= parameter.numel() / (matrices[0].rows * matrices[0].cols);
+  return {sum};
+}
+
 /// The state that `states` has for a parameter, or null.
 /// @throws c10::Error if it is another optimizer's or does not fit the parameter.
 inline const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
-                                    const std::string& where) {
+                                    const Layout& layout, const std::string& where) {
   const auto found = states.find(state_key(parameter));
   if (found == states.end() || !found->second) return nullptr;
   const auto* state = dynamic_cast<const ParamState*>(found->second.get());
@@ -33,46 +50,55 @@ inline const ParamState* find_state(const StateMap& states, const at::Tensor& pa
               ", got another optimizer's");
   for (const ParamState::Slot& slot : ParamState::slots()) {
     const at::Tensor& tensor = state->*slot.tensor;
-    TORCH_CHECK(slot.kind != ParamState::Kind::Values || !tensor.defined() ||
-                    tensor.sizes() == parameter.sizes(),
-                "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
-                " for ", where,
-                "; after a parameter was replaced by another, erase its entry of state()");
+    if (!tensor.defined() || slot.kind == ParamState::Kind::Count) continue;
+    const std::vector<int64_t> shape = slot_shape(slot.kind, parameter, layout);
+    TORCH_CHECK(
+        tensor.sizes() == c10::IntArrayRef(shape),
+        "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(), " as ",
+        slot.name, " for ", where,
+        "; where a parameter or its layout was replaced by another, erase its entry of state()");
   }
   return state;
 }
 
+/// Whether a parameter of a rule needs a slot, under these options.
+template <class Options>
+bool needs_slot(const ParamState::Slot& slot, Rule rule, const Options& options) {
+  const bool of_update =
+      slot.kind == ParamState::Kind::Rows || slot.kind == ParamState::Kind::Columns;
+  return (slot.rule == Rule::Auto || slot.rule == rule) &&
+         (!of_update || options.update_beta() > 0);
+}
+
 /// A slot's tensor as the parameter needs it: zeros for none, converted to its device and dtype else.
 inline at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind kind,
-                           const at::Tensor& parameter, const std::string& where) {
-  if (kind == ParamState::Kind::Count) {
-    const auto options = at::TensorOptions(parameter.device()).dtype(at::kLong);
-    if (!tensor.defined()) return at::zeros({}, options);
-    return tensor.device() == parameter.device() ? tensor : tensor.to(options);
-  }
-  const at::ScalarType dtype = state_dtype(parameter);
+                           const at::Tensor& parameter, const Layout& layout,
+                           const std::string& where) {
+  const at::ScalarType dtype = kind == ParamState::Kind::Count ? at::kLong : state_dtype(parameter);
   if (!tensor.defined()) {
-    return at::zeros_like(parameter, parameter.options().dtype(dtype).requires_grad(false),
-                          at::MemoryFormat::Contiguous);
+    return at::zeros(slot_shape(kind, parameter, layout),
+                     parameter.options().dtype(dtype).requires_grad(false));
   }
-  return tensor.device() == parameter.device() && tensor.scalar_type() == dtype
-             ? tensor
-             : converted_state(tensor, parameter, where);
+  if (tensor.device() == parameter.device() && tensor.scalar_type() == dtype) return tensor;
+  return kind == ParamState::Kind::Count ? tensor.to(parameter.device(), dtype)
+                                         : converted_state(tensor, parameter, where);
 }
 
 /// The state for the coming step, complete for the rule. A parameter whose rule has changed begins anew.
 /// @param found what `find_state` gave
-inline ParamState next_state(const ParamState* found, const at::Tensor& parameter, Rule rule,
-                             const std::string& where) {
+template <class Options>
+ParamState next_state(const ParamState* found, const at::Tensor& parameter, Rule rule,
+                      const Options& options, const std::string& where) {
   ParamState next;
   if (found != nullptr) next = *found;
   for (const ParamState::Slot& slot : ParamState::slots()) {
     if (slot.rule == rule && slot.since == 1 && !(next.*slot.tensor).defined()) next = ParamState();
   }
   for (const ParamState::Slot& slot : ParamState::slots()) {
-    const bool kept = slot.rule == Rule::Auto || slot.rule == rule;
     next.*slot.tensor =
-        kept ? prepared(next.*slot.tensor, slot.kind, parameter, where) : at::Tensor();
+        needs_slot(slot, rule, options)
+            ? prepared(next.*slot.tensor, slot.kind, parameter, options.layout(), where)
+            : at::Tensor();
   }
   return next;
 }

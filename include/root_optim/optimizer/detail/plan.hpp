@@ -70,7 +70,7 @@ std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& s
       if (!gradient.defined()) continue;
       check_gradient(parameter, gradient, where);
       if (parameter.numel() == 0) continue;
-      found.push_back({find_state(states, parameter, where), where});
+      found.push_back({find_state(states, parameter, options.layout(), where), where});
       TORCH_CHECK(options.non_finite() != NonFinite::Raise ||
                       is_finite(max_abs(gradient.reshape({1, -1})).reshape({}).item<double>()),
                   "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
@@ -84,7 +84,8 @@ std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& s
   }
   for (size_t i = 0; i < planned.size(); ++i) {
     PlannedParam& item = planned[i];
-    item.state = next_state(found[i].state, item.parameter, item.rule, found[i].where);
+    item.state = next_state(found[i].state, item.parameter, item.rule,
+                            group_options<Options>(groups, item.group), found[i].where);
   }
   return planned;
 }

@@ -19,6 +19,7 @@
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/core/policy.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/next_state.hpp>  // slot_shape
 #include <root_optim/optimizer/detail/upgrade.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
@@ -59,7 +60,7 @@ struct Restored {
 
 /// A copy of a stored state as a parameter needs it: the archive, and whoever else reads it, keeps its own.
 inline ParamState restored_state(const ParamState& stored, const at::Tensor& parameter,
-                                 const std::string& where) {
+                                 const Layout& layout, const std::string& where) {
   ParamState state = stored;
   const bool moments = state.exp_avg().defined();
   TORCH_CHECK(moments == state.exp_avg_sq().defined() && state.step() >= 0 &&
@@ -69,10 +70,10 @@ inline ParamState restored_state(const ParamState& stored, const at::Tensor& par
   for (const ParamState::Slot& slot : ParamState::slots()) {
     at::Tensor& tensor = state.*slot.tensor;
     if (!tensor.defined()) continue;
-    if (slot.kind == ParamState::Kind::Values) {
-      TORCH_CHECK(tensor.sizes() == parameter.sizes(),
+    if (slot.kind != ParamState::Kind::Count) {
+      TORCH_CHECK(tensor.sizes() == c10::IntArrayRef(slot_shape(slot.kind, parameter, layout)),
                   "root_optim::load: expected state of the shape of ", where, ", got ",
-                  tensor.sizes());
+                  tensor.sizes(), " as ", slot.name);
       tensor = converted_state(tensor, parameter, where);
       continue;
     }
@@ -169,7 +170,7 @@ Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
                   "root_optim::load: expected the state of ", where, ", got that of '",
                   stored_options.names()[i], "'");
       check_same_matrices(own, stored_options, parameters[i], where);
-      ParamState state = restored_state(param.state, parameters[i], where);
+      ParamState state = restored_state(param.state, parameters[i], own.layout(), where);
       if (state.step() > 0) {
         result.states[state_key(parameters[i])] = std::make_unique<ParamState>(std::move(state));
       }

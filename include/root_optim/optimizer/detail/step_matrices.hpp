@@ -57,22 +57,24 @@ void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   const Options& options = *batch.options;
   const std::vector<at::Tensor>& parameters = batch.parameters;
   const at::ScalarType dtype = state_dtype(parameters.front());
-  std::vector<at::Tensor> gradients, buffers;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    gradients.push_back(parameters[i].grad());
-    buffers.push_back(batch.states[i]->momentum_buffer());
-  }
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : parameters) gradients.push_back(parameter.grad());
+  const auto slots_of = [&batch](const char* name) {
+    std::vector<at::Tensor> slots;
+    for (ParamState* state : batch.states) slots.push_back(state->slot(name));
+    return slots;
+  };
+  const auto old = [&](const char* name) { return stack(slots_of(name), dtype, workspace); };
   FaultGuard guard(options.non_finite());
   MatrixUpdate update = matrix_update(options, options.filter(), options.orthogonalizer(),
-                                      stack(gradients, dtype, workspace),
-                                      stack(buffers, dtype, workspace), guard, workspace);
+                                      stack(gradients, dtype, workspace), old, guard, workspace);
 
   at::Tensor values =
       temporary(workspace, stacked_sizes(parameters), parameters.front().options().dtype(dtype));
   {
-    const at::Tensor old = stack(parameters, dtype, workspace);
     const std::vector<at::Tensor> to = block_views(values, options.layout()),
-                                  from = block_views(old, options.layout());
+                                  from = block_views(stack(parameters, dtype, workspace),
+                                                     options.layout());
     for (size_t block = 0; block < to.size(); ++block) {
       Direction& direction = update.directions[block];
       update_parameter(to[block], from[block], direction.matrices.reshape(to[block].sizes()),
@@ -82,16 +84,18 @@ void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   }
   if (guard.is_active()) {
     values = guard.choose(values, stack(parameters, dtype, workspace));
-    update.buffer = guard.choose(update.buffer, stack(buffers, dtype, workspace));
+    for (NextSlot& next : update.state) next.value = guard.choose(next.value, old(next.name));
   }
 
+  Commit commit;
   std::vector<at::Tensor> ready = as_dtype(values, parameters.front().scalar_type()).unbind(0);
   for (size_t i = 0; i < ready.size(); ++i) ready[i] = ready_for(parameters[i], ready[i]);
-  const std::vector<at::Tensor> ready_buffers = update.buffer.unbind(0);
-  const std::vector<at::Tensor> counters = guard.counters(batch.states);
-  Commit commit;
   commit.add(parameters, ready);
-  commit.add(buffers, ready_buffers);
+  for (NextSlot& next : update.state) {
+    // Views of one tensor, which must be there until the commit has run.
+    commit.add(slots_of(next.name), next.value.unbind(0));
+  }
+  const std::vector<at::Tensor> counters = guard.counters(batch.states);
   add_counters(commit, batch.states, counters);
   exchange(commit);
   commit.run();

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The second moments of the rows and columns of updates: the stage alone, and its state in the optimizer.
+#include "support/catch_torch.hpp"
+
+#include <root_optim/root_optim.hpp>
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include "support/devices.hpp"
+#include "support/spectra.hpp"
+#include "support/tolerances.hpp"
+#include "support/training.hpp"
+
+using namespace root_optim;
+using test::on;
+using test::parameter;
+
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+const ParamState& state_of(const Root& optimizer, const at::Tensor& p) {
+  return static_cast<const ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
+}
+
+}  // namespace
+
+TEST_CASE("rows and columns are divided by the size that they usually have", "[update_balance]") {
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  const at::Tensor x = test::gaussian({2, 5, 7}, 1);
+  const at::Tensor r = test::gaussian({2, 5}, 2).square(), c = test::gaussian({2, 7}, 3).square();
+  const auto options = on(device, dtype);
+  const BalancedUpdate result = balance_update(x.to(options), {r.to(options), c.to(options)}, 0.75);
+  // The definition, entry by entry.
+  const double bound = dtype == at::kDouble ? 1e-14 : 1e-5;  // some twenty roundings, of sums of 35
+  for (int64_t k = 0; k < 2; ++k) {
+    const at::Tensor rows = 0.75 * r[k] + 0.25 * x[k].square().mean(1);
+    const at::Tensor cols = 0.75 * c[k] + 0.25 * x[k].square().mean(0);
+    at::Tensor y = at::zeros({5, 7}, at::kDouble);
+    for (int64_t i = 0; i < 5; ++i) {
+      for (int64_t j = 0; j < 7; ++j)
+        y[i][j] = x[k][i][j] / (rows[i] * cols[j] / rows.mean()).sqrt();
+    }
+    y = y * (x[k].norm() / y.norm());
+    CHECK(relative_error(result.matrices[k], y.to(device)) < bound);
+    CHECK(relative_error(result.moments.rows[k], rows.to(device)) < bound);
+    CHECK(relative_error(result.moments.cols[k], cols.to(device)) < bound);
+  }
+}
+
+TEST_CASE("a balanced update is finite and as long as before", "[update_balance]") {
+  const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
+  for (const auto& [name, matrix] : test::hard_spectra()) {
+    if (matrix.numel() == 0) continue;
+    INFO(name);
+    const at::Tensor x = exact_polar(matrix.unsqueeze(0), 1e-12).to(dtype);
+    UpdateMoments moments{at::zeros({1, x.size(1)}, dtype), at::zeros({1, x.size(2)}, dtype)};
+    for (int step = 0; step < 3; ++step) {
+      const BalancedUpdate result = balance_update(x, moments, 0.95);
+      CHECK(result.matrices.isfinite().all().item<bool>());
+      CHECK(std::abs(result.matrices.norm().item<double>() - x.norm().item<double>()) <
+            1e-5 * (1 + x.norm().item<double>()));
+      moments = result.moments;
+    }
+  }
+  const at::Tensor zero = at::zeros({1, 3, 4});
+  CHECK_THAT(balance_update(zero, {at::zeros({1, 3}), at::zeros({1, 4})}, 0.5).matrices,
+             test::same_as(zero));
+}
+
+TEST_CASE("balance_update names what it cannot take", "[update_balance][errors]") {
+  const at::Tensor x = at::ones({2, 3, 4});
+  CHECK_THROWS_WITH(balance_update(x, {at::ones({2, 3}), at::ones({2, 3})}, 0.5),
+                    test::contains("root_optim::balance_update: expected moments of the rows and "
+                                   "columns of [2, 3, 4], got [2, 3] and [2, 3]"));
+  CHECK_THROWS_WITH(balance_update(x, {at::ones({2, 3}), at::ones({2, 4})}, 1),
+                    test::contains("expected 0 <= beta < 1, got 1"));
+}
+
+TEST_CASE("every matrix of a parameter has moments of its own", "[update_balance]") {
+  // Blocks of one parameter step as the same matrices do as parameters of their own.
+  const auto options = [] { return RootOptions(0.05).update_beta(0.9).weight_decay(0); };
+  const at::Tensor whole = parameter({40, 16}, 1), start = whole.detach().clone();
+  const Tensors parts{test::parameter(start.narrow(0, 0, 24).clone()),
+                      test::parameter(start.narrow(0, 24, 16).clone())};
+  Root one(Tensors{whole}, options().layout(Layout().split_rows({24, 16})));
+  Root two(parts, options());
+  for (uint64_t t = 0; t < 4; ++t) {
+    const at::Tensor gradient = test::gaussian({40, 16}, 10 + t);
+    test::set_gradient(whole, gradient);
+    test::set_gradient(parts[0], gradient.narrow(0, 0, 24));
+    test::set_gradient(parts[1], gradient.narrow(0, 24, 16));
+    one.step();
+    two.step();
+  }
+  CHECK_THAT(whole, test::close_to(at::cat({parts[0].detach(), parts[1].detach()}),
+                                   test::tolerance(test::Quantity::StepVsReference, at::kDouble)));
+  CHECK(state_of(one, whole).row_moment().sizes() == at::IntArrayRef({40}));
+  CHECK(state_of(one, whole).column_moment().sizes() == at::IntArrayRef({32}));
+  CHECK(relative_error(state_of(one, whole).row_moment(),
+                       at::cat({state_of(two, parts[0]).row_moment(),
+                                state_of(two, parts[1]).row_moment()})) < 1e-12);
+
+  const at::Tensor experts = parameter({3, 16, 24}, 2), tall = parameter({24, 16}, 3, at::kFloat);
+  Root batched(Tensors{experts}, options().layout(Layout().batch(true)));
+  Root plain(Tensors{tall}, RootOptions(0.05));
+  test::train(batched, {experts}, 0, 2);
+  test::train(plain, {tall}, 0, 2);
+  CHECK(state_of(batched, experts).row_moment().numel() == 3 * 16);
+  CHECK(state_of(batched, experts).column_moment().numel() == 3 * 24);
+  CHECK_FALSE(state_of(plain, tall).row_moment().defined());
+}
+
+TEST_CASE("moments are saved, skipped and batched with the rest of the state", "[update_balance]") {
+  const auto options = RootOptions(0.05).update_beta(0.9);
+  const auto list = [] {
+    return Tensors{parameter({16, 24}, 1, at::kFloat), parameter({16, 24}, 2, at::kFloat),
+                   parameter({24}, 3, at::kFloat)};
+  };
+  const Tensors a = list(), b = list(), alone = list();
+  Root through(a, options), resumed(b, options), single(alone, RootOptions(options).workspace(0));
+  test::train(through, a, 0, 3);
+  test::train(single, alone, 0, 3);
+  CHECK(relative_error(state_of(single, alone[1]).row_moment(),
+                       state_of(through, a[1]).row_moment()) < 1e-5);
+  {
+    Root first(b, options);
+    test::train(first, b, 0, 3);
+    std::stringstream file;
+    save(first, file);
+    load(resumed, file);
+  }
+  CHECK((state_of(resumed, b[0]) == state_of(through, a[0])));
+
+  const at::Tensor before = state_of(through, a[0]).row_moment().clone();
+  const at::Tensor other = state_of(through, a[1]).row_moment().clone();
+  test::set_gradient(a[0], at::full({16, 24}, std::numeric_limits<float>::quiet_NaN()));
+  through.step();
+  CHECK_THAT(state_of(through, a[0]).row_moment(), test::same_as(before));
+  CHECK_FALSE(at::equal(state_of(through, a[1]).row_moment(), other));
+}
