@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <torch/optim/optimizer.h>
 #include <root_optim/calibration/calibrator.hpp>
-#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/root.hpp>
 
 #include <chrono>
 #include <cstdint>

@@ -10,8 +10,9 @@
 #include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 #include <torch/optim/adamw.h>
-#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/muon.hpp>
 #include <root_optim/parameters/routing_table.hpp>
+#include <root_optim/root.hpp>
 
 #include <memory>
 #include <string>

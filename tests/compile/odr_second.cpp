@@ -8,6 +8,7 @@
 #include <torch/torch.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include <limits>
 #include <locale>
 #include <numeric>
+#include <random>
 #include <sstream>
 #include <system_error>
 
@@ -39,7 +41,7 @@
 #define FATAL ]used[
 #define INFO ]used[
 #define WARNING ]used[
-// X11, save None: LrScale::None is an enumerator, as at::Reduction::None is in LibTorch
+// X11
 #define Above ]used[
 #define Always ]used[
 #define Below ]used[
@@ -49,6 +51,7 @@
 #define CursorShape ]used[
 #define False ]used[
 #define Nonconvex ]used[
+#define None ]used[
 #define Status ]used[
 #define Success ]used[
 #define True ]used[
@@ -61,14 +64,17 @@
 #define U ]used[
 #define N ]used[
 #define complex ]used[
-// Windows, save min and max, which LibTorch does not survive either
+// Windows
 #define DELETE ]used[
 #define IN ]used[
 #define OPTIONAL ]used[
 #define OUT ]used[
 #define far ]used[
 #define interface ]used[
+#define max(a, b) ]used[
+#define min(a, b) ]used[
 #define near ]used[
+#define small ]used[
 // Qt, Apple, sysmacros.h, GCC's own
 #define check(x) ]used[
 #define emit ]used[

@@ -64,7 +64,7 @@ class FaultGuard {
   /// @param magnitude the largest of each, [k, 1, …]
   void note(const at::Tensor& magnitude) { join(sound_, is_finite(magnitude).reshape({-1})); }
   /// The step of a parameter is taken only if its magnitude is finite.
-  void require(const at::Tensor& magnitude) {
+  void must_be_finite(const at::Tensor& magnitude) {
     note(magnitude);
     join(usable_, is_finite(magnitude));
   }

@@ -41,7 +41,7 @@ struct Direction {
 
 /// The next value of a slot of the state, [k, …].
 struct NextSlot {
-  const char* name;  ///< as in ParamState::slots()
+  const char* name;  ///< as in ParamState::slot_list()
   at::Tensor value;
 };
 
@@ -91,20 +91,20 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                            const Old& old, FaultGuard& guard, Workspace* workspace) {
   constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
   const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
-  const Layout& layout = options.layout();
+  const MatrixLayout& layout = options.layout();
 
   if (guard.cleans()) {
     guard.note(max_abs(gradient));
     gradient = guard.cleaned(gradient);
   }
   if (of_gradient) {
-    if (guard.is_active()) guard.require(max_abs(gradient));
+    if (guard.is_active()) guard.must_be_finite(max_abs(gradient));
     gradient = filtered(gradient, filter, layout, workspace);
   }
   Momentum momentum = accumulate_momentum(old("momentum_buffer"), gradient, options.momentum(),
                                           options.momentum_form(), options.nesterov(), workspace);
   gradient.reset();
-  if (guard.is_active()) guard.require(max_abs(momentum.update));
+  if (guard.is_active()) guard.must_be_finite(max_abs(momentum.update));
 
   // Each tensor is released where the next one takes its place: beside M at most three matrices.
   const at::ScalarType dtype = momentum.buffer.scalar_type();

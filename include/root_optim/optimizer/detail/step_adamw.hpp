@@ -46,7 +46,7 @@ inline void guard_gradients(AdamWPart& part) {
     part.guard.note(max_abs_each(part.gradients).square());
     for (at::Tensor& gradient : part.gradients) gradient = part.guard.cleaned(gradient);
   }
-  part.guard.require(max_abs_each(part.gradients).square());
+  part.guard.must_be_finite(max_abs_each(part.gradients).square());
 }
 
 /// Puts each gradient through `filter`, as one matrix, or a vector as one row. Contiguous ones stay so.
@@ -56,7 +56,8 @@ void filter_gradients(AdamWPart& part, const Filter& filter, Workspace* workspac
     if (gradient.numel() == 0) continue;
     const int64_t rows = gradient.dim() > 1 ? gradient.size(0) : 1;
     const at::Tensor matrix = gradient.reshape({1, rows, -1});
-    gradient = filtered(matrix, filter, Layout(), workspace).reshape(gradient.sizes()).contiguous();
+    gradient =
+        filtered(matrix, filter, MatrixLayout(), workspace).reshape(gradient.sizes()).contiguous();
   }
 }
 

@@ -59,12 +59,12 @@ void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   const at::ScalarType dtype = state_dtype(parameters.front());
   std::vector<at::Tensor> gradients;
   for (const at::Tensor& parameter : parameters) gradients.push_back(parameter.grad());
-  const auto slots_of = [&batch](const char* name) {
-    std::vector<at::Tensor> slots;
-    for (ParamState* state : batch.states) slots.push_back(state->slot(name));
-    return slots;
+  const auto tensors_of = [&batch](const char* name) {
+    std::vector<at::Tensor> tensors;
+    for (ParamState* state : batch.states) tensors.push_back(state->slot(name));
+    return tensors;
   };
-  const auto old = [&](const char* name) { return stack(slots_of(name), dtype, workspace); };
+  const auto old = [&](const char* name) { return stack(tensors_of(name), dtype, workspace); };
   FaultGuard guard(options.non_finite());
   MatrixUpdate update = matrix_update(options, options.filter(), options.orthogonalizer(),
                                       stack(gradients, dtype, workspace), old, guard, workspace);
@@ -93,7 +93,7 @@ void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   commit.add(parameters, ready);
   for (NextSlot& next : update.state) {
     // Views of one tensor, which must be there until the commit has run.
-    commit.add(slots_of(next.name), next.value.unbind(0));
+    commit.add(tensors_of(next.name), next.value.unbind(0));
   }
   const std::vector<at::Tensor> counters = guard.counters(batch.states);
   add_counters(commit, batch.states, counters);
