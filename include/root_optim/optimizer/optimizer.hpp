@@ -47,7 +47,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
 /// Any other parameter follows AdamW (adamw.hpp); the filter acts on its gradients with
-/// FilterPlace::AllGradients only. `Rule` and `Layout` in the group's options decide; by default the
+/// FilterPlace::AllGradients only. `Rule` and `MatrixLayout` in the group's options decide; by default the
 /// shape does (suitability.hpp). A parameter whose rule changes begins anew: its state is that of the new
 /// rule alone.
 ///
@@ -107,7 +107,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   at::Tensor step(LossClosure closure = nullptr) override;
 
   /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
-  /// the option `workspace`. The next step takes it again.
+  /// the option `batch_bytes`. The next step takes it again.
   void release_workspace() { workspace_.release(); }
 
   /// Writes state and options; see checkpoint.hpp.
