@@ -89,11 +89,11 @@ struct DesignOptions {
 
 /// A designed schedule with its figures.
 struct Design {
-  Schedule schedule;
+  Schedule schedule;          ///< one triple per step
   double mse = 0;             ///< expected_mse on the spectrum, or the parts' weighted mean
   double relative_error = 0;  ///< its root, or the weighted mean of the parts' roots
-  ValidationReport report;
-  int64_t iterations = 0;
+  ValidationReport report;    ///< of `validate_schedule` with the options' limits
+  int64_t iterations = 0;     ///< Levenberg–Marquardt iterations over all starts
 };
 
 namespace detail {
