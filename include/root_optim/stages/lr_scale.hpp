@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// How long the orthogonalized update is for a matrix shape.
+// The length of the orthogonalized update by matrix shape.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -15,8 +15,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// What the learning rate of a matrix of `rows` × `cols` is multiplied by. Rows and columns are
-/// those of the matrix as laid out (Layout), before any transposition.
+/// The factor of the learning rate for a rows × cols matrix. Rows and columns are those of the matrix as
+/// laid out (Layout), before any transposition.
 enum class LrScale {
   MatchRmsAdamW,  ///< 0.2·√max(rows, cols): the update's RMS matches AdamW's, so its lr transfers
   Original,       ///< √max(1, rows/cols): Muon as first published
