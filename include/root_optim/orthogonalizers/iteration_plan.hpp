@@ -20,25 +20,25 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// A form, with the steps grouped into runs that share one Gram matrix (Direct: one step a run).
+/// A form, and the steps grouped into runs that share one Gram matrix.
 struct IterationPlan {
-  Form form = Form::Direct;
-  std::vector<int64_t> runs;
-  int64_t blocks = 1;  ///< a side, in which symmetric products are computed: one triangle, mirrored
+  Form form = Form::Direct;   ///< Direct or Gram
+  std::vector<int64_t> runs;  ///< steps of each run; Direct: one
+  int64_t blocks = 1;  ///< a side of symmetric products; one triangle is computed, then mirrored
   double flops = 0;    ///< of one m × n matrix: two per multiply-add of its matrix products
-  double cost = 0;     ///< in units of FLOP of plain products: those by blocks at `symmetric_cost`
+  double cost = 0;     ///< in FLOP of plain products; those by blocks count with `symmetric_cost`
 };
 
-/// Share of a product's FLOP that one triangle of blocks × blocks takes; blocks >= 1.
+/// The share of a product's FLOP that one triangle of blocks × blocks takes; blocks >= 1.
 inline double symmetric_share(int64_t blocks) {
   return static_cast<double>(blocks + 1) / static_cast<double>(2 * blocks);
 }
 
-/// What a symmetric product by blocks takes of the time of the plain one.
+/// The time of a symmetric product by blocks as a share of the plain one's.
 ///
 /// Measured inside the iteration (two cores of an AMD EPYC (Zen 3), LibTorch 2.13.0 with MKL, medians in
 /// turns with plain products): .96 at m = 512, .77 at 768, .85 at 1024 and .69 at 2048, where the FLOP
-/// are 5/8: products of flat blocks run at a lower rate than those of whole matrices.
+/// are 5/8. Products of flat blocks run at a lower rate than those of whole matrices.
 inline double symmetric_cost(int64_t blocks) { return blocks > 1 ? 0.8 : 1.0; }
 
 namespace detail {
@@ -77,19 +77,20 @@ inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>&
   return flops;
 }
 
-/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where on CPUs they
-/// save time as well as FLOP, 1 below and in bfloat16, where they lose.
+/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where they save time on
+/// CPUs as well as FLOP; 1 below and in bfloat16, where they lose time.
 inline int64_t symmetric_blocks(int64_t m, Precision precision) {
   return m >= 512 && precision != Precision::BFloat16 ? 4 : 1;
 }
 
 /// The runs of a schedule in Gram space, in float64 or float32. A computed Gram matrix has errors of
-/// about δ‖X‖², which grow with the square of the product of the a's; a new run begins before they pass
+/// about δ‖X‖², which grow with the square of the product of the a's. A new run begins before they pass
 /// 0.1.
 ///
-/// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured
-/// momentum, nine steps in runs of 4 + 5, 1.6e-3 of ‖UVᵀ‖_F; with .2 in place of .1, 5 + 4, 2.3e-3;
-/// rank 32 over noise, 3e-4 and 2.2e-3. Eight steps in one run diverge on condition 1e10.
+/// Measured in float32 (512×2048, shipped schedules): the difference to the direct form, relative to
+/// ‖UVᵀ‖_F. Nine steps on captured momentum take runs of 4 + 5 and differ by 1.6e-3; with .2 in place of
+/// .1 they take 5 + 4 and differ by 2.3e-3. For rank 32 over noise the two are 3e-4 and 2.2e-3. Eight
+/// steps in one run diverge on condition 1e10.
 inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precision) {
   const double rounding = precision == Precision::Float64 ? 2.2e-16 : 1.2e-7;
   std::vector<int64_t> runs;
@@ -101,10 +102,10 @@ inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precis
 
 /// Decides how to carry out a schedule on a rows × cols matrix.
 ///
-/// Auto takes Gram space in float64 and float32 if it costs less. bfloat16 is always direct,
-/// even if Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in
-/// one run reach errors of 1e11 on heavy-tailed spectra, and a restart at every step costs more than
-/// the direct form and still left the output bound (3.3 after 12 steps).
+/// Auto takes Gram space in float64 and float32 if it costs less. bfloat16 is always direct, even if
+/// Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in one run reach
+/// errors of 1e11 on heavy-tailed spectra. A restart at every step costs more than the direct form, and
+/// its output still left the bound (3.3 after 12 steps).
 inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& schedule,
                                     Precision precision, Form form = Form::Auto) {
   const auto steps = static_cast<int64_t>(schedule.size());
