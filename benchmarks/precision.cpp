@@ -31,28 +31,28 @@ using root_optim::Form;
 using root_optim::Normalization;
 using root_optim::OrthogonalizeOptions;
 using root_optim::Precision;
-using root_optim::Schedule;
+using root_optim::Quintics;
 
 /// A way to orthogonalize one shape: which triples, after which norm, in which form.
 struct Method {
   std::string name;
-  Schedule schedule;
+  Quintics schedule;
   Normalization normalization = Normalization::Schatten8;
   Form form = Form::Auto;
 };
 
 /// Five steps designed for one family of spectra, one shape and one precision.
-Schedule designed(Family family, int64_t rows, int64_t cols, Precision precision) {
+Quintics designed(Family family, int64_t rows, int64_t cols, Precision precision) {
   root_optim::DesignOptions options;
   options.validation =
       root_optim::ValidationOptions::for_precision(precision, root_optim::Normalization::Schatten8);
   options.max_iterations = 4000;
-  return root_optim::design_mixture(benchmarks::parts_of(family, rows, cols), options).schedule;
+  return root_optim::design_mixture(benchmarks::parts_of(family, rows, cols), options).quintics;
 }
 
 std::vector<Method> methods(Family family, int64_t rows, int64_t cols, Precision precision) {
   const auto set = [&](const CoefficientSet& coefficients) {
-    return coefficients.schedule(rows, cols, 5);
+    return coefficients.quintics(rows, cols, 5);
   };
   const auto floor = Normalization::FrobeniusFloor;
   return {
@@ -61,7 +61,7 @@ std::vector<Method> methods(Family family, int64_t rows, int64_t cols, Precision
       {"you", set(CoefficientSet::you()), floor, Form::Direct},
       {"polar_express", set(CoefficientSet::polar_express(1.02)), floor, Form::Direct},
       {"ada_newton_5", designed(family, rows, cols, precision)},
-      {"root", AdaNewton().schedule(rows, cols, precision)}};
+      {"root", AdaNewton().quintics(rows, cols, precision)}};
 }
 
 struct Figures {

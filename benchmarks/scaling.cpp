@@ -104,7 +104,7 @@ int main(int argc, char** argv) {
       const double edge = static_cast<double>(m), wide = static_cast<double>(n);
       const double gemm =
           std::max(2 * edge * edge * wide / medians[1], 2 * edge * edge * edge / medians[2]);
-      const auto schedule = orthogonalizer.schedule(m, n, root_optim::Precision::Float32);
+      const auto schedule = orthogonalizer.quintics(m, n, root_optim::Precision::Float32);
       const double flops =
           root_optim::plan_iteration(m, n, schedule, root_optim::Precision::Float32).flops;
       const double rate = flops / medians[0];

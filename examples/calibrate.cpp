@@ -130,7 +130,7 @@ int main(int argc, char** argv) {
         root_optim::calibrated_entry(rows, cols, seen, count, Precision::Float32, gaussian_weight));
     const auto error = [&](const AdaNewton& policy) {
       return std::sqrt(
-          root_optim::expected_mse(policy.schedule(rows, cols, Precision::Float32), seen));
+          root_optim::expected_mse(policy.quintics(rows, cols, Precision::Float32), seen));
     };
     const double before = error(shipped), after = error(AdaNewton().table(table));
     nearer = nearer && after < before;

@@ -34,7 +34,7 @@ int main() {
                              sigma.max().item<double>());
   };
   for (const char* name : {"cubic", "jordan", "you", "polar_express"}) {
-    const auto schedule = root_optim::CoefficientSet::named(name).schedule(128, 512, 5);
+    const auto schedule = root_optim::CoefficientSet::named(name).quintics(128, 512, 5);
     report(name, 5, root_optim::orthogonalize(x, schedule));
   }
   const auto batch = x.unsqueeze(0);  // policies take batches [k, m, n]

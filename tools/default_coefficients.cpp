@@ -58,12 +58,12 @@ constexpr char kTail[] = R"(
 /// Our triples for `steps` steps after Schatten-8 normalization. Those for bfloat16 are valid in every
 /// precision; those for float32 and float64, which are the same, have errors some percent smaller.
 /// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Schedule default_schedule(int64_t steps, Precision precision = Precision::BFloat16) {
+inline Quintics shipped_quintics(int64_t steps, Precision precision = Precision::BFloat16) {
   TORCH_CHECK(steps >= min_default_steps && steps <= max_default_steps,
-              "root_optim::default_schedule: expected ", min_default_steps,
+              "root_optim::shipped_quintics: expected ", min_default_steps,
               " <= steps <= ", max_default_steps, ", got ", steps);
-  return precision == Precision::BFloat16 ? detail::default_bfloat16_schedule(steps)
-                                          : detail::default_float32_schedule(steps);
+  return precision == Precision::BFloat16 ? detail::shipped_bfloat16_quintics(steps)
+                                          : detail::shipped_float32_quintics(steps);
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE
@@ -98,7 +98,7 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
     options.max_iterations = iterations;
     Design design = design_mixture(shape_spectra(1024, 1024, model), options);
     if (design.report.max_output > 1.25) continue;
-    if (best.schedule.empty() || design.relative_error < best.relative_error) {
+    if (best.quintics.empty() || design.relative_error < best.relative_error) {
       best = std::move(design);
     }
   }
@@ -108,7 +108,7 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
 /// Prints the function with the schedules of a precision.
 void print_schedules(const ShapeModel& model, Precision precision, const char* name) {
   const Spectrum gaussian = gaussian_spectrum(1024, 1024, Normalization::Schatten8, 48);
-  std::printf("\ninline Schedule default_%s_schedule(int64_t steps) {\n", name);
+  std::printf("\ninline Quintics default_%s_schedule(int64_t steps) {\n", name);
   std::printf("  // clang-format off\n  switch (steps) {\n");
   for (int64_t steps = 3; steps <= 12; ++steps) {
     const Design design = best_design(model, steps, precision);
@@ -116,11 +116,11 @@ void print_schedules(const ShapeModel& model, Precision precision, const char* n
                 design.report.slope, design.report.min_output, design.report.max_output,
                 design.report.margin);
     std::printf("    // expected relative error: Gaussian %.4f, families",
-                std::sqrt(expected_mse(design.schedule, gaussian)));
+                std::sqrt(expected_mse(design.quintics, gaussian)));
     for (const HeavyTail& tail : model.tails) {
       std::printf(" %.4f",
                   std::sqrt(expected_mse(
-                      design.schedule,
+                      design.quintics,
                       heavy_tailed_spectrum(1024, Normalization::Schatten8, tail, 16, 128))));
     }
     if (steps < 12) {
@@ -128,8 +128,8 @@ void print_schedules(const ShapeModel& model, Precision precision, const char* n
     } else {
       std::printf("\n    default: return {");
     }
-    for (size_t t = 0; t < design.schedule.size(); ++t) {
-      const Quintic& p = design.schedule[t];
+    for (size_t t = 0; t < design.quintics.size(); ++t) {
+      const Quintic& p = design.quintics[t];
       std::printf("%s{%.17g, %.17g, %.17g}", t == 0 ? "" : ",\n                    ", p.a, p.b,
                   p.c);
     }

@@ -39,7 +39,7 @@
 #define FATAL ]used[
 #define INFO ]used[
 #define WARNING ]used[
-// X11, save None: LrScale::None is an enumerator, as at::Reduction::None is in LibTorch
+// X11, save None: LrScale::Unscaled is an enumerator, as at::Reduction::None is in LibTorch
 #define Above ]used[
 #define Always ]used[
 #define Below ]used[

@@ -235,8 +235,8 @@ void common_options(const std::string& name,
   go(name + ", no weight decay", Options(0.02).weight_decay(0));
   go(name + ", scale original", Options(0.02).scale(LrScale::Original));
   go(name + ", scale spectral", Options(0.02).scale(LrScale::Spectral));
-  go(name + ", one by one", Options(0.02).workspace(0));
-  go(name + ", two by two", Options(0.02).workspace(200000));
+  go(name + ", one by one", Options(0.02).batch_bytes(0));
+  go(name + ", two by two", Options(0.02).batch_bytes(200000));
   go(name + ", betas and eps", Options(0.02).betas(std::make_tuple(0.5, 0.999)).eps(1e-4));
 }
 
@@ -315,7 +315,8 @@ void roots() {
 void layouts() {
   using Options = RootOptions;
   const auto base = [] { return Options(0.02).rule(Rule::Orthogonalized); };
-  const auto with = [&](const std::string& name, const Layout& layout, std::vector<Shape> shapes) {
+  const auto with = [&](const std::string& name, const MatrixLayout& layout,
+                        std::vector<Shape> shapes) {
     run<Root>("layout " + name, base().layout(layout), shapes);
     run<Root>("layout " + name + ", filter of the momentum",
               base().layout(layout).filter_place(FilterPlace::Momentum), shapes);
@@ -325,14 +326,15 @@ void layouts() {
                 if (step == 2 && index == 0) gradient.flatten()[0] = std::nan("");
               });
   };
-  with("matrix", Layout(), {{{24, 40}}, {{24, 40}}, {{24, 5, 8}}});
-  with("3 row blocks", Layout().split_rows(3), {{{96, 40}}, {{96, 40}}, {{96, 5, 8}}});
-  with("row blocks of unequal sizes", Layout().split_rows({64, 16, 16}), {{{96, 40}}, {{96, 40}}});
-  with("out dim 1", Layout().out_dim(1), {{{16, 24, 3, 3}}, {{16, 24, 3, 3}}});
-  with("blocks and out dim", Layout().split_rows(2).out_dim(1), {{{32, 24, 3, 3}}});
-  with("batch", Layout().batch(true), {{{4, 32, 24}}, {{4, 32, 24}}, {{2, 2, 16, 24}}});
-  with("channels last", Layout(), {{{32, 16, 3, 3}, at::kFloat, Strides::ChannelsLast}});
-  with("transposed", Layout().split_rows(2), {{{32, 48}, at::kFloat, Strides::Transposed}});
+  with("matrix", MatrixLayout(), {{{24, 40}}, {{24, 40}}, {{24, 5, 8}}});
+  with("3 row blocks", MatrixLayout().split_rows(3), {{{96, 40}}, {{96, 40}}, {{96, 5, 8}}});
+  with("row blocks of unequal sizes", MatrixLayout().split_rows({64, 16, 16}),
+       {{{96, 40}}, {{96, 40}}});
+  with("out dim 1", MatrixLayout().out_dim(1), {{{16, 24, 3, 3}}, {{16, 24, 3, 3}}});
+  with("blocks and out dim", MatrixLayout().split_rows(2).out_dim(1), {{{32, 24, 3, 3}}});
+  with("batch", MatrixLayout().batch(true), {{{4, 32, 24}}, {{4, 32, 24}}, {{2, 2, 16, 24}}});
+  with("channels last", MatrixLayout(), {{{32, 16, 3, 3}, at::kFloat, Strides::ChannelsLast}});
+  with("transposed", MatrixLayout().split_rows(2), {{{32, 48}, at::kFloat, Strides::Transposed}});
 }
 
 void muons() {

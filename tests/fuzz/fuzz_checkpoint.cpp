@@ -43,7 +43,7 @@ struct Model {
 
   Model() {
     CoefficientTable table;
-    table.set(8, 9, default_schedule(3));
+    table.set(8, 9, shipped_quintics(3));
     const auto options = [&](double lr) {
       return std::make_unique<RootOptions>(
           RootOptions(lr).orthogonalizer(AdaNewton().table(table)));
@@ -287,7 +287,7 @@ class LooseWriter {
         write(param, "shape", c10::IValue(good[g].params[p].shape));
         const ParamState& state = good[g].params[p].state;
         write(param, "step", c10::IValue(state.step()));
-        for (const ParamState::Slot& slot : ParamState::slots()) {
+        for (const ParamState::Slot& slot : ParamState::slot_list()) {
           const char* name = slot.name;
           const at::Tensor& tensor = state.*slot.tensor;
           if (!tensor.defined()) continue;

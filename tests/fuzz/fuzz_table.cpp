@@ -27,8 +27,8 @@ void require(bool condition, const char* what) {
 }
 
 /// A schedule: the shipped one with some numbers changed, or numbers of any kind.
-Schedule any_schedule(FuzzedDataProvider& from) {
-  Schedule schedule = default_schedule(from.ConsumeIntegralInRange<int64_t>(3, 12));
+Quintics any_schedule(FuzzedDataProvider& from) {
+  Quintics schedule = shipped_quintics(from.ConsumeIntegralInRange<int64_t>(3, 12));
   const auto change = [&](double& v) {
     switch (from.ConsumeIntegralInRange(0, 7)) {
       case 0:
@@ -60,7 +60,7 @@ void set_any(CoefficientTable& table, FuzzedDataProvider& from) {
   entry.precision =
       from.PickValueInArray({Precision::Float64, Precision::Float32, Precision::BFloat16});
   entry.form = from.PickValueInArray({Form::Auto, Form::Direct, Form::Gram});
-  entry.schedule = any_schedule(from);
+  entry.quintics = any_schedule(from);
   entry.origin = from.ConsumeRandomLengthString(8);
   if (from.ConsumeBool()) {  // weights sum to one, as a spectrum's must
     const auto count = from.ConsumeIntegralInRange<size_t>(1, 5);
@@ -90,11 +90,11 @@ void check_round_trip(const CoefficientTable& table) {
   require(again.to_text() == text, "a table does not read back to the same text");
   for (const TableEntry& entry : table.entries()) {
     const TableEntry* same = again.find(entry.rows, entry.cols, entry.precision);
-    require(same != nullptr && same->schedule == entry.schedule && same->form == entry.form &&
+    require(same != nullptr && same->quintics == entry.quintics && same->form == entry.form &&
                 same->origin == entry.origin && same->spectrum.sigma == entry.spectrum.sigma &&
                 same->spectrum.weight == entry.spectrum.weight,
             "an entry does not read back");
-    require(validate_schedule(entry.schedule, ValidationOptions::for_precision(
+    require(validate_quintics(entry.quintics, ValidationOptions::for_precision(
                                                   entry.precision, Normalization::Schatten8))
                 .valid,
             "an entry fails validation");
@@ -105,7 +105,7 @@ void check_round_trip(const CoefficientTable& table) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CoefficientTable table;
-  table.set(3, 5, default_schedule(3));
+  table.set(3, 5, shipped_quintics(3));
   if (size > 0 && data[0] == 1) {
     FuzzedDataProvider from(data + 1, size - 1);
     while (from.remaining_bytes() > 0) set_any(table, from);

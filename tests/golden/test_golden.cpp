@@ -81,7 +81,7 @@ RootPaperOptions root_options(const test::Trajectory& trajectory) {
       .weight_decay(trajectory.number("weight_decay"))
       .filter(SoftThreshold::published().quantile(trajectory.number("quantile")));
   if (trajectory.options.at("coefficients") == "2048") {
-    const Quintic published = CoefficientSet::root_paper().schedule(2048, 2048, 1).front();
+    const Quintic published = CoefficientSet::root_paper().quintics(2048, 2048, 1).front();
     auto policy = options.orthogonalizer();
     options.orthogonalizer(policy.coefficients(CoefficientSet::repeated(published)));
   }

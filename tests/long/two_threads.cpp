@@ -55,7 +55,7 @@ std::vector<at::Tensor> trained(const AdaNewton& policy) {
 
 AdaNewton shared_policy() {
   CoefficientTable table;
-  table.set(24, 24, default_schedule(4));
+  table.set(24, 24, shipped_quintics(4));
   return AdaNewton().table(table);
 }
 

@@ -24,31 +24,31 @@ namespace {
 
 struct Set {
   std::string name;
-  Schedule schedule;
+  Quintics schedule;
   Normalization normalization;
 };
 
 std::vector<Set> sets() {
   const auto floor = Normalization::FrobeniusFloor;
   std::vector<Set> all = {
-      {"jordan", CoefficientSet::jordan().schedule(1, 1, 5), floor},
-      {"you", CoefficientSet::you().schedule(1, 1, 5), floor},
-      {"cubic", CoefficientSet::cubic().schedule(1, 1, 12), floor},
-      {"polar_express(1.01)", CoefficientSet::polar_express(1.01).schedule(1, 1, 5), floor},
-      {"polar_express(1.05)", CoefficientSet::polar_express(1.05).schedule(1, 1, 8), floor}};
+      {"jordan", CoefficientSet::jordan().quintics(1, 1, 5), floor},
+      {"you", CoefficientSet::you().quintics(1, 1, 5), floor},
+      {"cubic", CoefficientSet::cubic().quintics(1, 1, 12), floor},
+      {"polar_express(1.01)", CoefficientSet::polar_express(1.01).quintics(1, 1, 5), floor},
+      {"polar_express(1.05)", CoefficientSet::polar_express(1.05).quintics(1, 1, 8), floor}};
   for (int64_t steps = min_default_steps; steps <= max_default_steps; ++steps) {
     for (const Precision precision : {Precision::Float32, Precision::BFloat16}) {
       all.push_back({std::string("default of ") +
                          (precision == Precision::Float32 ? "float32, " : "bfloat16, ") +
                          std::to_string(steps) + " steps",
-                     default_schedule(steps, precision), Normalization::Schatten8});
+                     shipped_quintics(steps, precision), Normalization::Schatten8});
     }
   }
   return all;
 }
 
 /// Local extrema of the composed polynomial on (0, 1], and points between them.
-std::vector<double> critical_values(const Schedule& schedule) {
+std::vector<double> critical_values(const Quintics& schedule) {
   std::vector<double> x, points;
   for (int i = 0; i <= 20000; ++i) x.push_back(std::pow(10.0, -6.0 * (1 - i / 20000.0)));
   for (size_t i = 1; i + 1 < x.size(); ++i) {
@@ -131,7 +131,7 @@ TEST_CASE("bfloat16 loses no direction of a well-conditioned matrix", "[property
       const at::Tensor polar = left.matmul(right);
       const at::Tensor normalized = sigma / at::linalg_vector_norm(sigma, 8, {1}, /*keepdim=*/true);
       for (int64_t steps = min_default_steps; steps <= max_default_steps; ++steps) {
-        const Schedule schedule = default_schedule(steps);
+        const Quintics schedule = shipped_quintics(steps);
         at::Tensor exact = normalized;
         for (const Quintic& p : schedule) {
           exact = exact * (p.a + exact.square() * (p.b + exact.square() * p.c));
@@ -170,7 +170,7 @@ TEST_CASE("10,000 spectra against each set: no output above 1.35", "[property][a
       for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
         const Precision precision = dtype == at::kFloat ? Precision::Float32 : Precision::BFloat16;
         const auto limits = ValidationOptions::for_precision(precision, set.normalization);
-        if (!validate_schedule(set.schedule, limits).valid) continue;
+        if (!validate_quintics(set.schedule, limits).valid) continue;
         if (dtype == at::kBFloat16 && !test::bfloat16_products_hold(device)) continue;
         for (const Form form : {Form::Direct, Form::Gram}) {
           OrthogonalizeOptions options;

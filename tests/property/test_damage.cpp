@@ -41,7 +41,7 @@ struct Model {
 
   static RootOptions options() {
     CoefficientTable table;
-    table.set(24, 40, default_schedule(4));
+    table.set(24, 40, shipped_quintics(4));
     return RootOptions(1e-2).orthogonalizer(AdaNewton().table(table));
   }
 };

@@ -46,7 +46,7 @@ double difference(const at::Tensor& a, const at::Tensor& b) {
 /// so that such a direction is lost. Above 1 nothing is left to compare. Over 20,000 generated batches
 /// .8 of the plain sum was met; hence the factor 2.
 double bfloat16_bound(const MatrixCase& c, const at::Tensor& x) {
-  const Schedule schedule = test::schedule_of(c);
+  const Quintics schedule = test::schedule_of(c);
   const double u = test::unit_roundoff(at::kBFloat16);
   double largest = 0;
   for (int64_t i = 0; i < c.count; ++i) {
@@ -72,7 +72,7 @@ double error_bound(const MatrixCase& c, const at::Tensor& x) {
     const double bound = bfloat16_bound(c, x);
     return bound <= 1 ? bound : std::numeric_limits<double>::infinity();
   }
-  const Schedule schedule = test::schedule_of(c);
+  const Quintics schedule = test::schedule_of(c);
   const IterationPlan plan = plan_iteration(c.rows, c.cols, schedule, test::precision_of(c.compute),
                                             static_cast<Form>(c.form));
   // The norm divides in the input's dtype, or in float32 if that is half.
@@ -188,7 +188,7 @@ TEST_CASE("generated matrices: the policies run orthogonalize", "[property][gene
     c.blocks = 1;
     if (!runs_here(c) || c.rows == 0 || c.cols == 0) return;
     const at::Tensor x = test::matrices_of(c), y = test::orthogonalized(c, x);
-    const Schedule schedule = test::schedule_of(c);
+    const Quintics schedule = test::schedule_of(c);
     const auto numbered = NewtonSchulz()
                               .coefficients(CoefficientSet::per_step(schedule))
                               .steps(static_cast<int64_t>(schedule.size()))
@@ -199,7 +199,7 @@ TEST_CASE("generated matrices: the policies run orthogonalize", "[property][gene
     // Tables hold what passes in float32 (or bfloat16) with the Schatten-8 norm.
     const Precision precision =
         c.compute == at::kBFloat16 ? Precision::BFloat16 : Precision::Float32;
-    if (c.norm != 2 || !validate_schedule(schedule, ValidationOptions::for_precision(
+    if (c.norm != 2 || !validate_quintics(schedule, ValidationOptions::for_precision(
                                                         precision, Normalization::Schatten8))
                             .valid) {
       return;

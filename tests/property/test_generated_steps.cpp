@@ -85,18 +85,18 @@ rc::Gen<StepCase> step_cases() {
       set(&StepCase::seed, test::any_seed()));
 }
 
-Layout layout_of(const StepCase& c) {
+MatrixLayout layout_of(const StepCase& c) {
   switch (c.cut) {
     case Blocks:
-      return Layout().split_rows(c.blocks);
+      return MatrixLayout().split_rows(c.blocks);
     case Sizes:
-      return Layout().split_rows(std::vector<int64_t>{c.rows, c.rows + c.blocks});
+      return MatrixLayout().split_rows(std::vector<int64_t>{c.rows, c.rows + c.blocks});
     case OutDim:
-      return Layout().out_dim(1);
+      return MatrixLayout().out_dim(1);
     case Batched:
-      return Layout().batch(true);
+      return MatrixLayout().batch(true);
     default:
-      return Layout();
+      return MatrixLayout();
   }
 }
 
@@ -148,7 +148,7 @@ bool fits(const StepCase& c) { return c.rows > 0 || (c.cut != Blocks && c.cut !=
 /// The rule that the options name. Auto with a layout that does not suit would be refused: AdamW.
 Rule rule_of(const StepCase& c) {
   const auto rule = static_cast<Rule>(c.rule);
-  const bool refused = rule == Rule::Auto && layout_of(c) != Layout() &&
+  const bool refused = rule == Rule::Auto && layout_of(c) != MatrixLayout() &&
                        !suitability(shape_of(c), layout_of(c)).orthogonalize;
   return refused ? Rule::AdamW : rule;
 }
@@ -209,7 +209,7 @@ Options common_options(const StepCase& c) {
       .scale(static_cast<LrScale>(c.lr_scale))
       .rule(rule_of(c))
       .non_finite(static_cast<NonFinite>(c.non_finite))
-      .layout(rule_of(c) == Rule::AdamW ? Layout() : layout_of(c));
+      .layout(rule_of(c) == Rule::AdamW ? MatrixLayout() : layout_of(c));
 }
 
 FilterPlace place_of(const StepCase& c) { return static_cast<FilterPlace>(c.place); }
@@ -326,8 +326,8 @@ std::vector<Follower> followers_of(const StepCase& c, const at::Tensor& paramete
     f.rule.split_gradient = place_of(c) != FilterPlace::Momentum && !is_muon(c);
     const at::ScalarType compute = c.dtype == at::kDouble ? at::kDouble : at::kFloat;
     const Precision precision = test::precision_of(compute);
-    const Schedule schedule = is_muon(c) ? CoefficientSet::jordan().schedule(1, 1, 5)
-                                         : default_schedule(c.schedule, precision);
+    const Quintics schedule = is_muon(c) ? CoefficientSet::jordan().quintics(1, 1, 5)
+                                         : shipped_quintics(c.schedule, precision);
     f.rule.schedule = test::triples(schedule);
     f.rule.start =
         is_muon(c) ? test::reference::Start::FrobeniusFloor : test::reference::Start::Schatten8;

@@ -27,36 +27,36 @@ using Shape = std::vector<int64_t>;
 namespace {
 
 // Coefficients of the peers beside those that CoefficientSet has.
-const Schedule kCubic5{{3.3656576, -3.3420992, 0},
+const Quintics kCubic5{{3.3656576, -3.3420992, 0},
                        {2.5744352, -1.4957376, 0},
                        {2.5368962, -1.4312570, 0},
                        {2.4418906, -1.2764040, 0},
                        {2.2230472, -0.9630650, 0}};
-const Schedule kCans{{8.4703, -25.1081, 18.6293},
+const Quintics kCans{{8.4703, -25.1081, 18.6293},
                      {4.1828, -3.1087, 0.5806},
                      {3.9619, -2.9541, 0.5630},
                      {3.2866, -2.4647, 0.5074},
                      {2.2737, -1.6447, 0.4162}};
-const Schedule kPolarExpress8{{8.2051, -22.9019, 16.4607}, {4.0664, -2.8612, 0.5184},
+const Quintics kPolarExpress8{{8.2051, -22.9019, 16.4607}, {4.0664, -2.8612, 0.5184},
                               {3.9096, -2.8234, 0.5250},   {3.2856, -2.4153, 0.4853},
                               {2.2779, -1.6198, 0.3985},   {1.8726, -1.2307, 0.3585},
                               {1.8564, -1.2132, 0.3568},   {1.8750, -1.2500, 0.3750}};
-const Schedule kPolarExpressOfDion{{8.156554524902461, -22.48329292557795, 15.878769915207462},
+const Quintics kPolarExpressOfDion{{8.156554524902461, -22.48329292557795, 15.878769915207462},
                                    {4.042929935166739, -2.808917465908714, 0.5000178451051316},
                                    {3.8916678022926607, -2.772484153217685, 0.5060648178503393},
                                    {3.285753657755655, -2.3681294933425376, 0.46449024233003106},
                                    {2.3465413258596377, -1.7097828382687081, 0.42323551169305323}};
 const Quintic kJordan{3.4445, -4.7750, 2.0315};
 
-Schedule repeat_last(Schedule schedule, size_t steps) {
+Quintics repeat_last(Quintics schedule, size_t steps) {
   schedule.resize(steps, schedule.back());
   return schedule;
 }
 
-Schedule you() { return CoefficientSet::you().schedule(1, 1, 5); }
+Quintics you() { return CoefficientSet::you().quintics(1, 1, 5); }
 
-Schedule deepseek_v4() {
-  Schedule schedule(8, kJordan);
+Quintics deepseek_v4() {
+  Quintics schedule(8, kJordan);
   schedule.insert(schedule.end(), 2, {2, -1.5, 0.5});
   return schedule;
 }
@@ -87,7 +87,7 @@ at::Tensor integers(const Shape& shape, int64_t low, int64_t high, uint64_t seed
 }
 
 /// The iteration with plain products, in the dtype of x, as the peers' references write it.
-at::Tensor plain(const at::Tensor& x, const Schedule& schedule, bool normalize = true) {
+at::Tensor plain(const at::Tensor& x, const Quintics& schedule, bool normalize = true) {
   const bool tall = x.size(-2) > x.size(-1);
   at::Tensor y = tall ? x.transpose(-2, -1) : x;
   if (normalize) {
@@ -140,7 +140,7 @@ TEST_CASE("peer: the iteration agrees with plain products", "[peer][property]") 
   const at::Device device = GENERATE(from_range(test::devices()));
   struct Case {
     std::string name;
-    Schedule schedule;
+    Quintics schedule;
     std::vector<Shape> shapes;
     double atol;
   };
@@ -173,7 +173,7 @@ TEST_CASE("peer: the iteration agrees with plain products", "[peer][property]") 
 // both a few 1e-6 from float64.
 TEST_CASE("peer: coefficients of one's own that grow", "[peer][property]") {
   const at::Device device = GENERATE(from_range(test::devices()));
-  const Schedule schedule{{3, 5, 7}, {11, 13, 17}};
+  const Quintics schedule{{3, 5, 7}, {11, 13, 17}};
   for (const Shape& shape : kOddShapes) {
     const at::Tensor x =
         at::pow(2.0, integers(shape, -10, -6, 603)).to(test::on(device, at::kFloat));
@@ -197,7 +197,7 @@ TEST_CASE("peer: a norm that underflows in float32", "[peer][property]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor x = (test::gaussian({256, 256}, 604) * 1e-30).to(test::on(device, at::kFloat));
   const at::Tensor expected = float64(x) / float64(x).norm();
-  const Schedule identity{{1, 0, 0}};
+  const Quintics identity{{1, 0, 0}};
   OrthogonalizeOptions options = like_theirs(at::kFloat);
   options.eps = 0;
   CHECK(excess(orthogonalize(x, identity, options), expected, 1e-6) <= 0);
@@ -222,7 +222,7 @@ TEST_CASE("peer: a batch equals its matrices one by one", "[peer][property]") {
       return worst;
     };
     INFO(text(shape) << " on " << device);
-    for (const Schedule& schedule : {you(), kCubic5}) {
+    for (const Quintics& schedule : {you(), kCubic5}) {
       CHECK(difference([&](const at::Tensor& y) {
               return orthogonalize(y, schedule, like_theirs(at::kFloat));
             }) <= 1e-6);
@@ -283,7 +283,7 @@ TEST_CASE("peer: one step of a batch", "[peer][property]") {
          std::vector<Shape>{{2, 16, 16}, {4, 16, 32}, {16, 128, 128}, {32, 128, 256}}) {
       INFO(text(shape) << ", " << blocks << " blocks, on " << device);
       const at::Tensor x = normalized(shape);
-      const Schedule step{{0.5, 1, 0.25}};
+      const Quintics step{{0.5, 1, 0.25}};
       const at::Tensor together = root_optim::detail::iterate_direct(
           x.clone(), step, blocks, root_optim::Normalization::FrobeniusFloor);
       double worst = 0;
@@ -297,7 +297,7 @@ TEST_CASE("peer: one step of a batch", "[peer][property]") {
     for (const Shape& shape : std::vector<Shape>{{2, 16, 16}, {4, 16, 32}, {3, 32, 16}}) {
       INFO(text(shape) << ", " << blocks << " blocks, on " << device);
       const at::Tensor x = normalized(shape);
-      const Schedule step{{2, -1.5, 0}};
+      const Quintics step{{2, -1.5, 0}};
       const at::Tensor wide = shape[1] > shape[2] ? x.transpose(1, 2) : x;
       CHECK(excess(root_optim::detail::iterate_direct(wide.clone(), step, blocks,
                                                       root_optim::Normalization::FrobeniusFloor),
@@ -313,7 +313,7 @@ TEST_CASE("peer: symmetric products are exact on integers", "[peer][property]") 
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
   const int64_t blocks = GENERATE(2, 3, 4);
-  const Schedule step{{0.5, 0.25, 0.125}};
+  const Quintics step{{0.5, 0.25, 0.125}};
   for (const Shape& shape :
        std::vector<Shape>{{1, 32, 32}, {1, 32, 64}, {2, 32, 32}, {4, 32, 64}, {8, 16, 128}}) {
     const at::Tensor x = integers(shape, -2, 2, 610).to(test::on(device, dtype));
@@ -437,7 +437,7 @@ TEST_CASE("peer: five Polar Express steps are nearly orthogonal", "[peer][proper
     INFO(text(shape) << " on " << device);
     // X / (1.02 |X|_F), which their first triple expects.
     OrthogonalizeOptions options = like_theirs(at::kBFloat16);
-    Schedule schedule = kPolarExpressOfDion;
+    Quintics schedule = kPolarExpressOfDion;
     schedule[0] = {schedule[0].a / 1.02, schedule[0].b / std::pow(1.02, 3),
                    schedule[0].c / std::pow(1.02, 5)};
     if (test::bfloat16_products_hold(device)) {

@@ -13,7 +13,7 @@
 
 namespace test {
 
-inline std::vector<reference::Triple> triples(const root_optim::Schedule& schedule) {
+inline std::vector<reference::Triple> triples(const root_optim::Quintics& schedule) {
   std::vector<reference::Triple> result;
   for (const root_optim::Quintic& p : schedule) result.push_back({p.a, p.b, p.c});
   return result;

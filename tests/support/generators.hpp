@@ -235,28 +235,28 @@ inline root_optim::Precision precision_of(at::ScalarType compute) {
 
 /// The coefficients of a case. Perturbed ones stand near the edge of what the validator lets pass;
 /// what does not pass is brought back until it does, at last to the shipped schedule.
-inline root_optim::Schedule schedule_of(const MatrixCase& c) {
+inline root_optim::Quintics schedule_of(const MatrixCase& c) {
   using namespace root_optim;
   const auto limits = ValidationOptions::for_precision(
       precision_of(c.compute),
       c.norm == 2 ? Normalization::Schatten8 : Normalization::FrobeniusFloor);
-  const Schedule shipped = default_schedule(c.steps, precision_of(c.compute));
-  const Schedule candidates[] = {shipped,
-                                 CoefficientSet::jordan().schedule(1, 1, c.steps),
-                                 CoefficientSet::you().schedule(1, 1, c.steps),
-                                 CoefficientSet::polar_express(1.01).schedule(1, 1, c.steps),
-                                 CoefficientSet::polar_express(1.05).schedule(1, 1, c.steps),
-                                 CoefficientSet::cubic().schedule(1, 1, c.steps)};
+  const Quintics shipped = shipped_quintics(c.steps, precision_of(c.compute));
+  const Quintics candidates[] = {shipped,
+                                 CoefficientSet::jordan().quintics(1, 1, c.steps),
+                                 CoefficientSet::you().quintics(1, 1, c.steps),
+                                 CoefficientSet::polar_express(1.01).quintics(1, 1, c.steps),
+                                 CoefficientSet::polar_express(1.05).quintics(1, 1, c.steps),
+                                 CoefficientSet::cubic().quintics(1, 1, c.steps)};
   double size = 1e-3 * c.perturbed;
   for (int attempt = 0; attempt < 8; ++attempt, size /= 2) {
     std::mt19937_64 random(c.seed);
-    Schedule schedule = candidates[c.set];
+    Quintics schedule = candidates[c.set];
     for (Quintic& p : schedule) {
       for (double* v : {&p.a, &p.b, &p.c}) {
         *v *= 1 + size * (2 * static_cast<double>(random() >> 11) * 0x1p-53 - 1);
       }
     }
-    if (validate_schedule(schedule, limits).valid) return schedule;
+    if (validate_quintics(schedule, limits).valid) return schedule;
   }
   return shipped;
 }
@@ -264,7 +264,7 @@ inline root_optim::Schedule schedule_of(const MatrixCase& c) {
 /// Orthogonalizes x as the case says, whatever x's shape and strides.
 inline at::Tensor orthogonalized(const MatrixCase& c, const at::Tensor& x) {
   using namespace root_optim;
-  const Schedule schedule = schedule_of(c);
+  const Quintics schedule = schedule_of(c);
   OrthogonalizeOptions options;
   options.normalization = static_cast<Normalization>(c.norm);
   options.compute_dtype = c.compute;
@@ -286,7 +286,7 @@ inline at::Tensor orthogonalized(const MatrixCase& c, const at::Tensor& x) {
 
 /// The largest product of the a's of one run of a schedule in Gram space; 0 for the direct form.
 inline double steepest_run(const root_optim::IterationPlan& plan,
-                           const root_optim::Schedule& schedule) {
+                           const root_optim::Quintics& schedule) {
   if (plan.form == root_optim::Form::Direct) return 0;
   double steepest = 0;
   size_t t = 0;
@@ -298,7 +298,7 @@ inline double steepest_run(const root_optim::IterationPlan& plan,
   return steepest;
 }
 
-inline double slope_of(const root_optim::Schedule& schedule) {
+inline double slope_of(const root_optim::Quintics& schedule) {
   double slope = 1;
   for (const root_optim::Quintic& p : schedule) slope *= p.a;
   return slope;

@@ -55,14 +55,14 @@ inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
 
 /// Designs a table entry for measured spectra of a rows × cols matrix.
 ///
-/// Math: `design_schedule` on the mixture of `seen` and, with weight `gaussian_weight`, a Gaussian
+/// Math: `design_quintics` on the mixture of `seen` and, with weight `gaussian_weight`, a Gaussian
 /// matrix of that shape. The Gaussian part keeps an entry usable on what it was not made from; the paper
 /// mixes real and random matrices, too.
 /// @param warm_start a schedule of as many steps to start from as well, or empty.
-/// @throws c10::Error as `design_schedule`, and unless 0 <= gaussian_weight < 1.
+/// @throws c10::Error as `design_quintics`, and unless 0 <= gaussian_weight < 1.
 inline TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& seen, int64_t steps,
                                    Precision precision = Precision::Float32,
-                                   double gaussian_weight = 0.1, Schedule warm_start = {}) {
+                                   double gaussian_weight = 0.1, Quintics warm_start = {}) {
   TORCH_CHECK(gaussian_weight >= 0 && gaussian_weight < 1,
               "root_optim::calibrated_entry: expected 0 <= gaussian_weight < 1, got ",
               gaussian_weight);
@@ -78,7 +78,7 @@ inline TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& s
   entry.rows = rows;
   entry.cols = cols;
   entry.precision = precision;
-  entry.schedule = design_schedule(mixture(parts), options).schedule;
+  entry.quintics = design_quintics(mixture(parts), options).quintics;
   entry.origin = "calibrated";
   entry.spectrum = seen;
   return entry;
@@ -188,7 +188,7 @@ class Calibrator {
             sides.first, sides.second, condensed(seen),
             options.orthogonalizer().steps_for(sides.first, sides.second, precision), precision,
             options_.gaussian_weight,
-            options.orthogonalizer().schedule(sides.first, sides.second, precision)));
+            options.orthogonalizer().quintics(sides.first, sides.second, precision)));
         ++designs_;
       } catch (const c10::Error&) {
         ++failures_;
@@ -203,7 +203,7 @@ class Calibrator {
   Spectrum measure(const std::vector<Source>& sources, int64_t turn) const {
     const auto count = static_cast<int64_t>(sources.size());
     std::vector<std::pair<double, Spectrum>> parts;
-    for (int64_t i = 0; i < std::min(options_.samples, count); ++i) {
+    for (int64_t i = 0; i < (std::min)(options_.samples, count); ++i) {
       const Source& source = sources[static_cast<size_t>((turn * options_.samples + i) % count)];
       const at::Tensor body =
           next_matrices(optimizer_, source.group, source.index)[source.matrix].body;

@@ -61,10 +61,10 @@ int64_t design_coefficients(OrthogonalizedOptimizer<F, AdaNewton>& optimizer,
         entry.rows = shape.rows;
         entry.cols = shape.cols;
         entry.precision = precision;
-        entry.schedule =
+        entry.quintics =
             design_for_shape(shape.rows, shape.cols,
                              policy.steps_for(shape.rows, shape.cols, precision), precision, model)
-                .schedule;
+                .quintics;
         entry.origin = "designed";
         table.set(std::move(entry));
         ++designs;

@@ -80,7 +80,7 @@ inline int64_t checksum_of(const Checkpoint& checkpoint, int64_t format) {
     for (const CheckpointParam& param : group.params) {
       sum.add(param.shape);
       sum.add(param.state.step());
-      for (const ParamState::Slot& slot : ParamState::slots()) {
+      for (const ParamState::Slot& slot : ParamState::slot_list()) {
         if (slot.since <= format) sum.add(param.state.*slot.tensor);
       }
     }

@@ -51,7 +51,7 @@ class CoefficientSet {
     TORCH_CHECK(detail::is_finite(safety) && safety >= 1 && safety <= 2,
                 "root_optim::CoefficientSet::polar_express: expected 1 <= safety <= 2, got ",
                 safety);
-    Schedule triples = {{8.28721201814563, -23.595886519098837, 17.300387312530933},
+    Quintics triples = {{8.28721201814563, -23.595886519098837, 17.300387312530933},
                         {4.107059111542203, -2.9478499167379106, 0.5448431082926601},
                         {3.9486908534822946, -2.908902115962949, 0.5518191394370137},
                         {3.3184196573706015, -2.488488024314874, 0.51004894012372},
@@ -80,7 +80,7 @@ class CoefficientSet {
 
   /// One triple per step; the last repeats beyond the list.
   /// @throws c10::Error if there is none.
-  static CoefficientSet per_step(Schedule triples, std::string name = "custom") {
+  static CoefficientSet per_step(Quintics triples, std::string name = "custom") {
     TORCH_CHECK(!triples.empty(),
                 "root_optim::CoefficientSet::per_step: expected at least one triple, got none");
     return CoefficientSet(std::move(name), std::move(triples));
@@ -105,12 +105,12 @@ class CoefficientSet {
 
   /// The triples for `steps` steps on a rows x cols matrix.
   /// @throws c10::Error unless steps >= 1.
-  Schedule schedule(int64_t rows, int64_t cols, int64_t steps) const {
+  Quintics quintics(int64_t rows, int64_t cols, int64_t steps) const {
     TORCH_CHECK(steps >= 1, "root_optim::CoefficientSet::schedule: expected steps >= 1, got ",
                 steps);
     const auto count = static_cast<size_t>(steps);
-    if (triples_.empty()) return Schedule(count, root_paper_triple(rows, cols));
-    Schedule schedule = triples_;
+    if (triples_.empty()) return Quintics(count, root_paper_triple(rows, cols));
+    Quintics schedule = triples_;
     schedule.resize(count, triples_.back());
     return schedule;
   }
@@ -130,7 +130,7 @@ class CoefficientSet {
     TORCH_CHECK(flat.size() % 3 == 0 && (!flat.empty() || name == "root_paper"),
                 "root_optim::CoefficientSet::deserialize: expected a list of triples for '", name,
                 "', got ", flat.size(), " numbers");
-    Schedule triples;
+    Quintics triples;
     for (size_t i = 0; i < flat.size(); i += 3) {
       triples.push_back({flat[i], flat[i + 1], flat[i + 2]});
     }
@@ -144,20 +144,20 @@ class CoefficientSet {
   friend bool operator!=(const CoefficientSet& l, const CoefficientSet& r) { return !(l == r); }
 
  private:
-  CoefficientSet(std::string name, Schedule triples)
+  CoefficientSet(std::string name, Quintics triples)
       : name_(std::move(name)), triples_(std::move(triples)) {}
 
   static Quintic root_paper_triple(int64_t rows, int64_t cols) {
-    const int64_t small = rows < cols ? rows : cols, large = rows < cols ? cols : rows;
-    if (small == 2048 && large == 2048) return {3.4916, -4.8224, 2.1095};
-    if (small == 2048 && large == 3072) return {3.4509, -4.5790, 1.9325};
-    if (small == 2048 && large == 8192) return {2.9794, -3.6674, 1.6207};
-    if (small == 2048 && large == 16384) return {3.1943, -3.8221, 1.5322};
+    const int64_t shorter = rows < cols ? rows : cols, longer = rows < cols ? cols : rows;
+    if (shorter == 2048 && longer == 2048) return {3.4916, -4.8224, 2.1095};
+    if (shorter == 2048 && longer == 3072) return {3.4509, -4.5790, 1.9325};
+    if (shorter == 2048 && longer == 8192) return {2.9794, -3.6674, 1.6207};
+    if (shorter == 2048 && longer == 16384) return {3.1943, -3.8221, 1.5322};
     return {3.4445, -4.7750, 2.0315};
   }
 
   std::string name_;
-  Schedule triples_;  ///< empty for root_paper, which has none of its own
+  Quintics triples_;  ///< empty for root_paper, which has none of its own
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -29,7 +29,7 @@ struct Quintic {
 };
 
 /// One triple per step, first step first.
-using Schedule = std::vector<Quintic>;
+using Quintics = std::vector<Quintic>;
 
 /// p(x).
 inline double evaluate(const Quintic& p, double x) {
@@ -38,7 +38,7 @@ inline double evaluate(const Quintic& p, double x) {
 }
 
 /// What the whole schedule makes of a normalized singular value.
-inline double evaluate(const Schedule& schedule, double x) {
+inline double evaluate(const Quintics& schedule, double x) {
   for (const Quintic& p : schedule) x = evaluate(p, x);
   return x;
 }

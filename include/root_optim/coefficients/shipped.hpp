@@ -30,7 +30,7 @@ inline constexpr int64_t max_default_steps = 12;  ///< of a shipped schedule
 
 namespace detail {
 
-inline Schedule default_float32_schedule(int64_t steps) {
+inline Quintics shipped_float32_quintics(int64_t steps) {
   // clang-format off
   switch (steps) {
     // slope 64.05, output in [0.273, 1.170] for sigma >= .01, margin 0.0051;
@@ -132,7 +132,7 @@ inline Schedule default_float32_schedule(int64_t steps) {
   // clang-format on
 }
 
-inline Schedule default_bfloat16_schedule(int64_t steps) {
+inline Quintics shipped_bfloat16_quintics(int64_t steps) {
   // clang-format off
   switch (steps) {
     // slope 60.68, output in [0.577, 1.170] for sigma >= .01, margin 0.0219;
@@ -239,12 +239,12 @@ inline Schedule default_bfloat16_schedule(int64_t steps) {
 /// Our triples for `steps` steps after Schatten-8 normalization. Those for bfloat16 are valid in every
 /// precision; those for float32 and float64, which are the same, have errors some percent smaller.
 /// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Schedule default_schedule(int64_t steps, Precision precision = Precision::BFloat16) {
+inline Quintics shipped_quintics(int64_t steps, Precision precision = Precision::BFloat16) {
   TORCH_CHECK(steps >= min_default_steps && steps <= max_default_steps,
-              "root_optim::default_schedule: expected ", min_default_steps,
+              "root_optim::shipped_quintics: expected ", min_default_steps,
               " <= steps <= ", max_default_steps, ", got ", steps);
-  return precision == Precision::BFloat16 ? detail::default_bfloat16_schedule(steps)
-                                          : detail::default_float32_schedule(steps);
+  return precision == Precision::BFloat16 ? detail::shipped_bfloat16_quintics(steps)
+                                          : detail::shipped_float32_quintics(steps);
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -85,12 +85,12 @@ inline std::pair<std::vector<double>, std::vector<double>> gauss_legendre(int co
 inline double norm_of(const Spectrum& s, double count, Normalization norm) {
   const double p = norm == Normalization::Schatten8 ? 8 : 2;
   double largest = 0, sum = 0;
-  for (const double v : s.sigma) largest = std::max(largest, v);
+  for (const double v : s.sigma) largest = (std::max)(largest, v);
   if (!(largest > 0)) return 0;
   for (size_t i = 0; i < s.sigma.size(); ++i) {
     sum += s.weight[i] * std::pow(s.sigma[i] / largest, p);
   }
-  return largest * std::max(1.0, std::pow(count * sum, 1 / p));
+  return largest * (std::max)(1.0, std::pow(count * sum, 1 / p));
 }
 
 inline void normalize_weights(Spectrum& s) {
@@ -117,22 +117,22 @@ inline Spectrum gaussian_spectrum(int64_t rows, int64_t cols, Normalization norm
   TORCH_CHECK(rows >= 1 && cols >= 1 && nodes >= 2 && nodes <= 64,
               "root_optim::gaussian_spectrum: expected rows, cols >= 1 and 2 to 64 nodes, got ",
               rows, ", ", cols, ", ", nodes);
-  const auto m = static_cast<double>(std::min(rows, cols));
-  const auto n = static_cast<double>(std::max(rows, cols));
-  if (std::min(rows, cols) == 1) return {{1.0}, {1.0}};
+  const auto m = static_cast<double>((std::min)(rows, cols));
+  const auto n = static_cast<double>((std::max)(rows, cols));
+  if ((std::min)(rows, cols) == 1) return {{1.0}, {1.0}};
   const double gamma = m / n, root = std::sqrt(gamma);
   const double scale = norm == Normalization::Schatten8
                            ? 1 / std::pow(m * (1 + gamma * (6 + gamma * (6 + gamma))), 0.125)
                            : 1 / std::sqrt(m);
   Spectrum s;
   const auto add = [&](double lambda, double weight) {
-    s.sigma.push_back(std::min(1.0, std::sqrt(lambda) * scale));
+    s.sigma.push_back((std::min)(1.0, std::sqrt(lambda) * scale));
     s.weight.push_back(weight);
   };
 
   // Below φ = (1 − √γ)/γ^¼ the lower edge is flat; for γ = 1 σ is proportional to φ down to zero.
   const double lower_edge = (1 - root) * (1 - root);
-  const double finest = std::max(1e-7, 0.2 * (1 - root) / std::sqrt(root));
+  const double finest = (std::max)(1e-7, 0.2 * (1 - root) / std::sqrt(root));
   const auto [x, w] = detail::gauss_legendre(nodes);
   const double ratio = 1.5;
   for (double hi = detail::pi; hi > 0;) {
@@ -203,7 +203,7 @@ inline Spectrum heavy_tailed_spectrum(int64_t count, Normalization norm,
     }
   }
   const double total = detail::norm_of(s, static_cast<double>(count), norm);
-  for (double& v : s.sigma) v = std::min(1.0, v / total);
+  for (double& v : s.sigma) v = (std::min)(1.0, v / total);
   return s;
 }
 
@@ -250,8 +250,8 @@ inline Spectrum condensed(const Spectrum& spectrum) {
   constexpr double per_decade = 12, decades = 9;
   std::vector<double> weight(static_cast<size_t>(per_decade * decades) + 1), sum(weight.size());
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
-    const double below_one = -std::log10(std::max(spectrum.sigma[i], 1e-30)) * per_decade;
-    const double bin = std::min(std::max(below_one, 0.0), per_decade * decades);
+    const double below_one = -std::log10((std::max)(spectrum.sigma[i], 1e-30)) * per_decade;
+    const double bin = (std::min)((std::max)(below_one, 0.0), per_decade * decades);
     weight[static_cast<size_t>(bin)] += spectrum.weight[i];
     sum[static_cast<size_t>(bin)] += spectrum.weight[i] * spectrum.sigma[i];
   }
@@ -268,7 +268,7 @@ inline Spectrum condensed(const Spectrum& spectrum) {
 /// Expected singular-value error E(σ_out − 1)² of a schedule, in exact arithmetic; its root is the
 /// expected relative error ‖X_T − UVᵀ‖_F / ‖UVᵀ‖_F.
 /// @throws c10::Error for an empty spectrum and one with values out of range.
-inline double expected_mse(const Schedule& schedule, const Spectrum& spectrum) {
+inline double expected_mse(const Quintics& schedule, const Spectrum& spectrum) {
   detail::check_spectrum(spectrum, "expected_mse");
   double sum = 0;
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {

@@ -40,7 +40,7 @@ struct TableEntry {
   int64_t cols = 0;  ///< larger side
   /// Of the products.
   Precision precision = Precision::Float32;
-  Schedule schedule;            ///< one triple per step
+  Quintics quintics;            ///< one triple per step
   Form form = Form::Auto;       ///< how they are applied
   std::string origin = "user";  ///< "user", "designed", "calibrated", …: one word
   Spectrum spectrum;            ///< what they were designed for, or empty
@@ -50,7 +50,7 @@ struct TableEntry {
 /// Coefficients by shape and precision.
 ///
 /// A value type. A shape is looked up in either orientation, in O(1); float64 shares float32's
-/// entries. Every entry has passed `validate_schedule` for its precision and the Schatten-8 norm.
+/// entries. Every entry has passed `validate_quintics` for its precision and the Schatten-8 norm.
 ///
 /// Text format, one entry after the other, '#' starts a comment:
 ///     root_optim coefficients 1
@@ -84,9 +84,9 @@ class CoefficientTable {
     TORCH_CHECK(is_word(entry.origin),
                 "root_optim::CoefficientTable::set: expected origin to be one word, got '",
                 entry.origin, "'");
-    TORCH_CHECK(entry.schedule.size() <= max_steps,
+    TORCH_CHECK(entry.quintics.size() <= max_steps,
                 "root_optim::CoefficientTable::set: expected at most ", max_steps, " steps, got ",
-                entry.schedule.size());
+                entry.quintics.size());
     if (entry.spectrum.sigma.size() + entry.spectrum.weight.size() > 0) {
       detail::check_spectrum(entry.spectrum, "CoefficientTable::set");
     }
@@ -95,19 +95,19 @@ class CoefficientTable {
     entry.cols = key.cols;
     entry.precision = key.precision;
     const auto options = ValidationOptions::for_precision(key.precision, Normalization::Schatten8);
-    check_schedule(entry.schedule, options, "CoefficientTable::set");
-    entry.report = validate_schedule(entry.schedule, options);
+    check_quintics(entry.quintics, options, "CoefficientTable::set");
+    entry.report = validate_quintics(entry.quintics, options);
     entries_.insert_or_assign(key, std::move(entry));
   }
 
   /// As above, for triples of one's own.
-  void set(int64_t rows, int64_t cols, Schedule schedule,
+  void set(int64_t rows, int64_t cols, Quintics schedule,
            Precision precision = Precision::Float32) {
     TableEntry entry;
     entry.rows = rows;
     entry.cols = cols;
     entry.precision = precision;
-    entry.schedule = std::move(schedule);
+    entry.quintics = std::move(schedule);
     set(std::move(entry));
   }
 
@@ -143,7 +143,7 @@ class CoefficientTable {
         for (const double v : entry.spectrum.weight) out << ' ' << exact_digits(v);
         out << '\n';
       }
-      for (const Quintic& p : entry.schedule) {
+      for (const Quintic& p : entry.quintics) {
         out << exact_digits(p.a) << ' ' << exact_digits(p.b) << ' ' << exact_digits(p.c) << '\n';
       }
       out << "end\n";
@@ -197,7 +197,7 @@ class CoefficientTable {
   using Entries = std::unordered_map<Key, TableEntry, KeyHash>;
 
   static Key key_of(int64_t rows, int64_t cols, Precision precision) {
-    return {std::min(rows, cols), std::max(rows, cols),
+    return {(std::min)(rows, cols), (std::max)(rows, cols),
             precision == Precision::BFloat16 ? Precision::BFloat16 : Precision::Float32};
   }
 
@@ -246,7 +246,7 @@ class CoefficientTable {
       std::string text;
       while (std::getline(in, text)) {
         ++line;
-        text.resize(std::min(text.size(), text.find('#')));
+        text.resize((std::min)(text.size(), text.find('#')));
         std::istringstream words(text);
         words.imbue(std::locale::classic());
         fields.assign(std::istream_iterator<std::string>(words), {});
@@ -309,14 +309,14 @@ class CoefficientTable {
       while (!(fields.size() == 1 && fields[0] == "end")) {
         expect(fields.size() == 3, "a triple 'a b c' or 'end'");
         const char* what = "three finite numbers";
-        entry.schedule.push_back(
+        entry.quintics.push_back(
             {number<double>(0, what), number<double>(1, what), number<double>(2, what)});
-        expect(entry.schedule.size() <= max_steps, "at most 64 steps");
+        expect(entry.quintics.size() <= max_steps, "at most 64 steps");
         expect(next(), "a triple 'a b c' or 'end'");
       }
 
-      entry.report = validate_schedule(
-          entry.schedule,
+      entry.report = validate_quintics(
+          entry.quintics,
           ValidationOptions::for_precision(entry.precision, Normalization::Schatten8));
       const ValidationReport& r = entry.report;
       TORCH_CHECK(r.valid, "root_optim::CoefficientTable: ", source, ":", first,

@@ -82,7 +82,7 @@ struct StepReport {
   double escape = 0;     ///< largest input up to which this and all later steps stay safe
 };
 
-/// Outcome of `validate_schedule`.
+/// Outcome of `validate_quintics`.
 struct ValidationReport {
   bool valid = false;        ///< whether the schedule may be run
   int64_t failing_step = 0;  ///< 1-based; 0 if valid
@@ -225,7 +225,7 @@ inline std::string format_sigma(double value) {
 ///             `gram_run_length`.
 /// Guarantee:  exact up to rounding in float64 (~1e-14), far inside the margin.
 /// Complexity: about 0.3 µs per step; one allocation.
-inline ValidationReport validate_schedule(const Schedule& schedule,
+inline ValidationReport validate_quintics(const Quintics& schedule,
                                           const ValidationOptions& options) {
   ValidationReport report;
   const auto fail = [&](size_t step, double sigma, std::string reason) {
@@ -241,7 +241,7 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
   for (const double v : {options.start_slack, options.margin, options.output_bound,
                          options.sign_floor, options.negative_eigenvalue}) {
     TORCH_CHECK(detail::is_finite(v) && v >= 0 && v <= detail::coefficient_limit,
-                "root_optim::validate_schedule: expected options within [0, 1e4], got ", v);
+                "root_optim::validate_quintics: expected options within [0, 1e4], got ", v);
   }
   report.slope = 1;
   for (size_t t = 0; t < steps; ++t) {
@@ -330,12 +330,12 @@ inline ValidationReport validate_schedule(const Schedule& schedule,
   return report;
 }
 
-/// `validate_schedule`, as a check.
+/// `validate_quintics`, as a check.
 /// @param who the caller, for the message: "AdaNewton", "coefficients.txt:7", …
 /// @throws c10::Error that names the failing step and the σ at which it fails.
-inline void check_schedule(const Schedule& schedule, const ValidationOptions& options,
+inline void check_quintics(const Quintics& schedule, const ValidationOptions& options,
                            const std::string& who) {
-  const ValidationReport report = validate_schedule(schedule, options);
+  const ValidationReport report = validate_quintics(schedule, options);
   TORCH_CHECK(report.valid, "root_optim::", who, ": expected coefficients that stay within (0, ",
               options.output_bound, "] for every matrix, got a schedule whose step ",
               report.failing_step, " of ", schedule.size(), " fails at σ = ", report.failing_sigma,
@@ -348,7 +348,7 @@ inline void check_schedule(const Schedule& schedule, const ValidationOptions& op
 /// square of the product of the a's and finally diverges. Counts the steps until it passes
 /// `tolerance` (in units of the squared largest singular value); at least 1, at most
 /// schedule.size() − first; 0 behind the last step.
-inline int64_t gram_run_length(const Schedule& schedule, size_t first, double negative_eigenvalue,
+inline int64_t gram_run_length(const Quintics& schedule, size_t first, double negative_eigenvalue,
                                double tolerance = 0.01) {
   int64_t count = 0;
   double lambda = -negative_eigenvalue;

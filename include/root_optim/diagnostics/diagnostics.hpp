@@ -99,11 +99,11 @@ inline TailStatistics tail_statistics(const at::Tensor& u) {
               "root_optim::tail_statistics: expected one matrix that is not empty, got shape ",
               u.sizes());
   const at::Tensor magnitude = u.detach().reshape({u.size(-2), u.size(-1)}).to(at::kDouble).abs();
-  const double largest = magnitude.max().item<double>();
+  const double largest = magnitude.amax().item<double>();
   if (largest == 0) return {0, std::numeric_limits<double>::infinity(), 0, 0};
   const at::Tensor v = magnitude.div(largest);
   const double square = v.square().mean().item<double>();
-  const int64_t count = std::min(v.numel(), std::max<int64_t>(2, v.numel() / 100));
+  const int64_t count = (std::min)(v.numel(), std::max<int64_t>(2, v.numel() / 100));
   const at::Tensor logs = std::get<0>(v.flatten().topk(count)).clamp_min(1e-300).log();
   const double spread = count > 1 ? logs.sub(logs[-1]).sum().item<double>() : 0;
   const at::Tensor pattern = v.mean(1, /*keepdim=*/true).mul(v.mean(0, /*keepdim=*/true));
@@ -111,7 +111,7 @@ inline TailStatistics tail_statistics(const at::Tensor& u) {
           spread > 0 ? static_cast<double>(count - 1) / spread
                      : std::numeric_limits<double>::infinity(),
           1 / std::sqrt(square),
-          v.div(pattern.clamp_min(1e-300)).max().item<double>() * v.mean().item<double>()};
+          v.div(pattern.clamp_min(1e-300)).amax().item<double>() * v.mean().item<double>()};
 }
 
 /// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
@@ -209,7 +209,7 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
         const at::Tensor unsplit = exact_polar(next.unsplit);
         const double norms = unsplit.norm().item<double>() * truth.norm().item<double>();
         report.direction_cosine = norms > 0 ? unsplit.mul(truth).sum().item<double>() / norms : 1.0;
-        report.spectral_norm = singular_values(x).max().item<double>();
+        report.spectral_norm = singular_values(x).amax().item<double>();
         report.relative_error = root_optim::relative_error(x, truth);
         reports.push_back(std::move(report));
       }
@@ -221,7 +221,7 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
 /// The reports as a table, one line for each.
 inline std::string to_string(const std::vector<MatrixReport>& reports) {
   size_t width = 9;
-  for (const MatrixReport& report : reports) width = std::max(width, report.name.size());
+  for (const MatrixReport& report : reports) width = (std::max)(width, report.name.size());
   std::string table = fmt::format(
       "{:<{}} {:>5} {:>11} {:>8} {:>7} {:>7} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n",
       "parameter", width, "block", "shape", "kurtosis", "tail", "max/rms", "/pattern", "threshold",

@@ -223,8 +223,8 @@ class SoftThreshold {
   at::Tensor scaled_threshold(const at::Tensor& u) const {
     // Never 0, which would mean "unsplit": a zero matrix has nothing to split, and what underflows is
     // far below everything else.
-    const double least = u.scalar_type() == at::kDouble ? std::numeric_limits<double>::min()
-                                                        : std::numeric_limits<float>::min();
+    const double least = u.scalar_type() == at::kDouble ? (std::numeric_limits<double>::min)()
+                                                        : (std::numeric_limits<float>::min)();
     at::Tensor magnitude = u.abs(), threshold;
     for (int64_t pass = 0; pass < passes_; ++pass) {
       if (pass > 0) magnitude = detail::clamp_to(u, threshold).abs();

@@ -39,12 +39,12 @@ T max_abs_of(const T* x, int64_t n) {
   for (; i + lanes <= n; i += lanes) {
     Bits bits[lanes];
     std::memcpy(bits, x + i, sizeof bits);
-    for (int64_t j = 0; j < lanes; ++j) largest[j] = std::max(largest[j], bits[j] & magnitude);
+    for (int64_t j = 0; j < lanes; ++j) largest[j] = (std::max)(largest[j], bits[j] & magnitude);
   }
   for (; i < n; ++i) {
     Bits bits;
     std::memcpy(&bits, x + i, sizeof bits);
-    largest[0] = std::max(largest[0], bits & magnitude);
+    largest[0] = (std::max)(largest[0], bits & magnitude);
   }
   const Bits result = *std::max_element(largest, largest + lanes);
   T value;

@@ -57,8 +57,8 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
   // What one thread finds.
   struct Part {
     std::vector<int64_t> counts;
-    std::vector<Bits> members;                           // of the class
-    Bits next_class = std::numeric_limits<Bits>::max();  // smallest magnitude above it
+    std::vector<Bits> members;                             // of the class
+    Bits next_class = (std::numeric_limits<Bits>::max)();  // smallest magnitude above it
   };
   constexpr int64_t worth_a_thread = 1 << 17;
   std::vector<Part> parts(static_cast<size_t>(std::clamp<int64_t>(
@@ -89,7 +89,7 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
       if ((value >> shift) == cell) {
         part.members.push_back(value);
       } else if ((value >> shift) > cell) {
-        part.next_class = std::min(part.next_class, value);
+        part.next_class = (std::min)(part.next_class, value);
       }
     }
   });
@@ -97,7 +97,7 @@ OrderedPair<T> select_abs(const T* x, int64_t n, int64_t rank) {
   Bits next_class = parts.front().next_class;
   for (size_t p = 1; p < parts.size(); ++p) {
     members.insert(members.end(), parts[p].members.begin(), parts[p].members.end());
-    next_class = std::min(next_class, parts[p].next_class);
+    next_class = (std::min)(next_class, parts[p].next_class);
   }
   const auto found = members.begin() + (rank - below);
   std::nth_element(members.begin(), found, members.end());
@@ -122,7 +122,7 @@ inline std::pair<at::Tensor, at::Tensor> abs_order_statistics(const at::Tensor& 
   if (!x.device().is_cpu()) {
     const at::Tensor sorted = std::get<0>(at::sort(at::abs(x.reshape({k, n})), 1));
     return {sorted.narrow(1, rank, 1).unsqueeze(2),
-            sorted.narrow(1, std::min(rank + 1, n - 1), 1).unsqueeze(2)};
+            sorted.narrow(1, (std::min)(rank + 1, n - 1), 1).unsqueeze(2)};
   }
   at::Tensor lower = at::empty({k, 1, 1}, x.options());
   at::Tensor upper = at::empty({k, 1, 1}, x.options());

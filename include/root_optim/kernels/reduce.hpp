@@ -45,7 +45,7 @@ void reduce_each(const T* values, int64_t k, int64_t n, Result* result, const Of
   for_each_parallel(k * chunks, [&](int64_t part) {
     const int64_t first = part % chunks * chunk;
     parts[static_cast<size_t>(part)] =
-        of(values + part / chunks * n + first, std::min(chunk, n - first));
+        of(values + part / chunks * n + first, (std::min)(chunk, n - first));
   });
   for (int64_t i = 0; i < k; ++i) result[i] = join(parts.data() + i * chunks, chunks);
 }

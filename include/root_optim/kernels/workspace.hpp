@@ -71,7 +71,7 @@ class Workspace {
   }
 
   std::vector<at::Tensor> blocks_;  // one-dimensional, bytes
-  size_t limit_ = std::numeric_limits<size_t>::max();
+  size_t limit_ = (std::numeric_limits<size_t>::max)();
 };
 
 namespace detail {

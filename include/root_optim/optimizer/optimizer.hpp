@@ -50,7 +50,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// (update_balance.hpp).
 ///
 /// Every other parameter follows AdamW (adamw.hpp). The filter acts on its gradients only with
-/// FilterPlace::AllGradients. `Rule` and `Layout` in the group's options say which parameter is a
+/// FilterPlace::AllGradients. `Rule` and `MatrixLayout` in the group's options say which parameter is a
 /// matrix; by default its shape decides (suitability.hpp). A parameter whose rule changes starts anew,
 /// with the state of the new rule alone.
 ///
@@ -113,7 +113,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   at::Tensor step(LossClosure closure = nullptr) override;
 
   /// Frees the memory that a step on the CPU keeps for the next one. It is at most what a step takes
-  /// (see the option `workspace`), and the next step takes it again.
+  /// (see the option `batch_bytes`), and the next step takes it again.
   void release_workspace() { workspace_.release(); }
 
   /// Writes state and options; see checkpoint.hpp.

@@ -125,7 +125,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// How a parameter becomes matrices. A layout that would have no effect is an error: under
   /// Rule::AdamW, and under Rule::Auto where the matrices do not suit. Default: one matrix (first
   /// dimension, everything else).
-  TORCH_ARG(Layout, layout);
+  TORCH_ARG(MatrixLayout, layout);
   /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
   TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
   /// ε of the AdamW rule, outside the square root. Range: finite, >= 0. Default: 1e-8. Below 1.2e-38 it
@@ -139,7 +139,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// parameter on its own takes what it needs (3 and 4 times), whatever the limit. 0: one by one.
   /// Results may differ by rounding. Not in checkpoints, since it belongs to the machine. Range: >= 0.
   /// Default: 16 MiB.
-  TORCH_ARG(int64_t, workspace) = int64_t{16} << 20;
+  TORCH_ARG(int64_t, batch_bytes) = int64_t{16} << 20;
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
   /// or one per parameter. Default: empty; `param_groups` and `route` set them.
   TORCH_ARG(std::vector<std::string>, names);
@@ -157,7 +157,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("momentum_form", 1, OnLoad::Structure, &O::momentum_form_, UpTo{MomentumForm::Ema});
     visit("nesterov", 1, OnLoad::Restored, &O::nesterov_, AnyValue());
     visit("weight_decay", 1, OnLoad::Restored, &O::weight_decay_, NonNegative());
-    visit("scale", 1, OnLoad::Restored, &O::scale_, UpTo{LrScale::None});
+    visit("scale", 1, OnLoad::Restored, &O::scale_, UpTo{LrScale::Unscaled});
     visit("rule", 1, OnLoad::Parameters, &O::rule_, UpTo{Rule::AdamW});
     visit("layout", 1, OnLoad::Parameters, &O::layout_, AnyValue());
     visit("betas", 1, OnLoad::Restored, &O::betas_, BelowOne());
@@ -168,7 +168,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());
     visit("update_beta", 4, OnLoad::Restored, &O::update_beta_, BelowOne());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
-    visit("workspace", 0, OnLoad::Kept, &O::workspace_, NonNegative());
+    visit("batch_bytes", 0, OnLoad::Kept, &O::batch_bytes_, NonNegative());
   }
 
   /// @throws c10::Error if a value is out of its range; the message names the rule and the value.

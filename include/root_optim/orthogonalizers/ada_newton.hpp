@@ -91,13 +91,13 @@ class AdaNewton {
     TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::AdaNewton: expected rows, cols >= 1, got ",
                 rows, ", ", cols);
     if (const TableEntry* entry = find(rows, cols, precision)) {
-      return static_cast<int64_t>(entry->schedule.size());
+      return static_cast<int64_t>(entry->quintics.size());
     }
     if (steps_) return *steps_;
     const double affordable = budget_ * direct_flops(rows, cols, 5);
     int64_t steps = max_default_steps;
     while (steps > min_default_steps &&
-           plan_iteration(rows, cols, default_schedule(steps, precision), precision, form_).cost >
+           plan_iteration(rows, cols, shipped_quintics(steps, precision), precision, form_).cost >
                affordable) {
       --steps;
     }
@@ -106,9 +106,9 @@ class AdaNewton {
 
   /// The triples for a rows × cols matrix.
   /// @throws c10::Error as `steps_for`.
-  Schedule schedule(int64_t rows, int64_t cols, Precision precision) const {
-    if (const TableEntry* entry = find(rows, cols, precision)) return entry->schedule;
-    return default_schedule(steps_for(rows, cols, precision), precision);
+  Quintics quintics(int64_t rows, int64_t cols, Precision precision) const {
+    if (const TableEntry* entry = find(rows, cols, precision)) return entry->quintics;
+    return shipped_quintics(steps_for(rows, cols, precision), precision);
   }
 
   /// The precision of the products for a parameter, which tables and schedules depend on.
@@ -177,7 +177,7 @@ class AdaNewton {
     options.form = form_;
     const TableEntry* entry = find(rows, cols, precision);
     if (entry != nullptr && entry->form != Form::Auto) options.form = entry->form;
-    return orthogonalize(x, schedule(rows, cols, precision), options, scratch);
+    return orthogonalize(x, quintics(rows, cols, precision), options, scratch);
   }
 
  private:

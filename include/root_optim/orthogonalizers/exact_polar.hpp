@@ -34,8 +34,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// @throws c10::Error for other dtypes, layouts or ranks, and (from the SVD) for Inf or NaN.
 inline at::Tensor exact_polar(const at::Tensor& x, std::optional<double> tolerance = std::nullopt) {
   detail::check_matrices(x, "exact_polar");
-  const double relative = tolerance.value_or(static_cast<double>(std::max(x.size(-2), x.size(-1))) *
-                                             std::numeric_limits<double>::epsilon());
+  const double relative =
+      tolerance.value_or(static_cast<double>((std::max)(x.size(-2), x.size(-1))) *
+                         std::numeric_limits<double>::epsilon());
   TORCH_CHECK(detail::is_finite(relative) && relative >= 0 && relative < 1,
               "root_optim::exact_polar: expected a tolerance in [0, 1), got ", relative);
   const at::Tensor exact = x.to(at::kDouble);
@@ -82,8 +83,8 @@ class ExactPolar {
     const double epsilon = x.scalar_type() == at::kDouble
                                ? std::numeric_limits<double>::epsilon()
                                : static_cast<double>(std::numeric_limits<float>::epsilon());
-    const double size = static_cast<double>(std::max(x.size(-2), x.size(-1)));
-    const double tolerance = tolerance_.value_or(std::min(size * epsilon, 0.5));
+    const double size = static_cast<double>((std::max)(x.size(-2), x.size(-1)));
+    const double tolerance = tolerance_.value_or((std::min)(size * epsilon, 0.5));
     return exact_polar(x, tolerance).to(x.scalar_type());
   }
 

@@ -13,7 +13,7 @@
 
 #include <root_optim/coefficients/form.hpp>
 #include <root_optim/coefficients/precision.hpp>
-#include <root_optim/coefficients/quintic.hpp>     // Schedule
+#include <root_optim/coefficients/quintic.hpp>     // Quintics
 #include <root_optim/coefficients/validation.hpp>  // gram_run_length
 #include <root_optim/version.hpp>
 
@@ -45,16 +45,16 @@ namespace detail {
 
 /// (2 + 2s)m²n + 2s·m³ of a direct step, m = min(rows, cols), s the share of a symmetric product.
 inline double direct_step(int64_t rows, int64_t cols, double s) {
-  const double m = static_cast<double>(std::min(rows, cols));
-  const double n = static_cast<double>(std::max(rows, cols));
+  const double m = static_cast<double>((std::min)(rows, cols));
+  const double n = static_cast<double>((std::max)(rows, cols));
   return (2 + 2 * s) * m * m * n + 2 * s * m * m * m;
 }
 
 /// (2 + 2s)m²n + (2sk + 6(k − 1))m³ of a run of k steps in Gram space. (XXᵀ and R² for every step,
 /// symmetric; Q and two products for the next R for every step but one; and QX.)
 inline double gram_run(int64_t rows, int64_t cols, int64_t steps, double s) {
-  const double m = static_cast<double>(std::min(rows, cols));
-  const double n = static_cast<double>(std::max(rows, cols));
+  const double m = static_cast<double>((std::min)(rows, cols));
+  const double n = static_cast<double>((std::max)(rows, cols));
   const auto k = static_cast<double>(steps);
   return (2 + 2 * s) * m * m * n + (2 * s * k + 6 * (k - 1)) * m * m * m;
 }
@@ -91,7 +91,7 @@ inline int64_t symmetric_blocks(int64_t m, Precision precision) {
 /// ‖UVᵀ‖_F. Nine steps on captured momentum take runs of 4 + 5 and differ by 1.6e-3; with .2 in place of
 /// .1 they take 5 + 4 and differ by 2.3e-3. For rank 32 over noise the two are 3e-4 and 2.2e-3. Eight
 /// steps in one run diverge on condition 1e10.
-inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precision) {
+inline std::vector<int64_t> gram_runs(const Quintics& schedule, Precision precision) {
   const double rounding = precision == Precision::Float64 ? 2.2e-16 : 1.2e-7;
   std::vector<int64_t> runs;
   for (size_t first = 0; first < schedule.size(); first += static_cast<size_t>(runs.back())) {
@@ -106,10 +106,10 @@ inline std::vector<int64_t> gram_runs(const Schedule& schedule, Precision precis
 /// Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in one run reach
 /// errors of 1e11 on heavy-tailed spectra. A restart at every step costs more than the direct form, and
 /// its output still left the bound (3.3 after 12 steps).
-inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Schedule& schedule,
+inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Quintics& schedule,
                                     Precision precision, Form form = Form::Auto) {
   const auto steps = static_cast<int64_t>(schedule.size());
-  const int64_t blocks = symmetric_blocks(std::min(rows, cols), precision);
+  const int64_t blocks = symmetric_blocks((std::min)(rows, cols), precision);
   const double share = symmetric_cost(blocks);
   IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
                        direct_flops(rows, cols, steps, blocks),

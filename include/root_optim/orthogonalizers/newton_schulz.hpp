@@ -77,12 +77,12 @@ inline Precision precision_of(at::ScalarType dtype, const at::Tensor& x) {
 }
 
 /// Refuses coefficients that fail the check of coefficients/validation.hpp.
-inline void require_valid(const Schedule& schedule, Precision precision, Normalization norm,
+inline void require_valid(const Quintics& schedule, Precision precision, Normalization norm,
                           bool allow_unsafe) {
   const auto limits = ValidationOptions::for_precision(precision, norm);
   if (!allow_unsafe) {
-    check_schedule(schedule, limits, "orthogonalize");
-  } else if (!validate_schedule(schedule, limits).valid) {
+    check_quintics(schedule, limits, "orthogonalize");
+  } else if (!validate_quintics(schedule, limits).valid) {
     TORCH_WARN_ONCE(
         "root_optim::orthogonalize: running coefficients that fail validation, as allow_unsafe "
         "demands; some singular values may grow without bound");
@@ -115,7 +115,7 @@ inline void require_valid(const Schedule& schedule, Precision precision, Normali
 /// @param schedule one triple per step, at least one.
 /// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, settings out of
 /// range, and coefficients that fail validation.
-inline at::Tensor orthogonalize(const at::Tensor& x, const Schedule& schedule,
+inline at::Tensor orthogonalize(const at::Tensor& x, const Quintics& schedule,
                                 const OrthogonalizeOptions& options = {}, Scratch scratch = {}) {
   detail::check_matrices(x, "orthogonalize");
   detail::check_compute_dtype(options.compute_dtype, "orthogonalize");
@@ -242,7 +242,7 @@ class NewtonSchulz {
   /// dtype for this parameter.
   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
     const at::ScalarType dtype = options_.compute_dtype.value_or(default_compute_dtype(parameter));
-    detail::require_valid(coefficients_.schedule(rows, cols, steps_),
+    detail::require_valid(coefficients_.quintics(rows, cols, steps_),
                           detail::precision_of(dtype, parameter), options_.normalization,
                           options_.allow_unsafe);
   }
@@ -253,7 +253,7 @@ class NewtonSchulz {
   at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
     validate();
     detail::check_matrices(x, "NewtonSchulz");
-    return orthogonalize(x, coefficients_.schedule(x.size(-2), x.size(-1), steps_), options_,
+    return orthogonalize(x, coefficients_.quintics(x.size(-2), x.size(-1), steps_), options_,
                          scratch);
   }
 

@@ -38,29 +38,30 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///
 /// | parameter                            | layout                                       |
 /// |--------------------------------------|----------------------------------------------|
-/// | Linear weight [out, in]              | Layout()                                     |
-/// | fused QKV weight [3·d, d]            | Layout().split_rows(3)                       |
-/// | grouped-query weight [d + 2·k, d]    | Layout().split_rows({d, k, k})               |
-/// | Conv2d weight [out, in/groups, h, w] | Layout().split_rows(groups)                  |
-/// | ConvTranspose2d [in, out/groups, h, w] | Layout().split_rows(groups).out_dim(1)     |
-/// | experts [e, out, in]                 | Layout().batch(true)                         |
-class Layout {
+/// | Linear weight [out, in]              | MatrixLayout()                                     |
+/// | fused QKV weight [3·d, d]            | MatrixLayout().split_rows(3)                       |
+/// | grouped-query weight [d + 2·k, d]    | MatrixLayout().split_rows({d, k, k})               |
+/// | Conv2d weight [out, in/groups, h, w] | MatrixLayout().split_rows(groups)                  |
+/// | ConvTranspose2d [in, out/groups, h, w] | MatrixLayout().split_rows(groups).out_dim(1)     |
+/// | experts [e, out, in]                 | MatrixLayout().batch(true)                         |
+class MatrixLayout {
  public:
   /// Cuts the first dimension into `count` equal blocks. Range: >= 1 and a divisor of that
   /// dimension. Default: 1.
-  Layout& split_rows(int64_t count) {
-    TORCH_CHECK(count >= 1, "root_optim::Layout::split_rows: expected a count >= 1, got ", count);
+  MatrixLayout& split_rows(int64_t count) {
+    TORCH_CHECK(count >= 1, "root_optim::MatrixLayout::split_rows: expected a count >= 1, got ",
+                count);
     count_ = count;
     sizes_.clear();
     return *this;
   }
   /// Cuts the first dimension into blocks of the given sizes. Range: each >= 1, with that dimension as
   /// their sum.
-  Layout& split_rows(std::vector<int64_t> sizes) {
+  MatrixLayout& split_rows(std::vector<int64_t> sizes) {
     TORCH_CHECK(!sizes.empty(),
-                "root_optim::Layout::split_rows: expected at least one size, got none");
+                "root_optim::MatrixLayout::split_rows: expected at least one size, got none");
     for (const int64_t size : sizes) {
-      TORCH_CHECK(size >= 1, "root_optim::Layout::split_rows: expected sizes >= 1, got ",
+      TORCH_CHECK(size >= 1, "root_optim::MatrixLayout::split_rows: expected sizes >= 1, got ",
                   c10::IntArrayRef(sizes));
     }
     count_ = 1;
@@ -68,17 +69,18 @@ class Layout {
     return *this;
   }
   /// The same in braces: `split_rows({32})` is one block of 32 rows, `split_rows(32)` makes 32 blocks.
-  Layout& split_rows(std::initializer_list<int64_t> sizes) {
+  MatrixLayout& split_rows(std::initializer_list<int64_t> sizes) {
     return split_rows(std::vector<int64_t>(sizes));
   }
   /// The dimension that counts the outputs. Range: 0 <= out_dim < rank. Default: 0.
-  Layout& out_dim(int64_t dim) {
-    TORCH_CHECK(dim >= 0, "root_optim::Layout::out_dim: expected a dimension >= 0, got ", dim);
+  MatrixLayout& out_dim(int64_t dim) {
+    TORCH_CHECK(dim >= 0, "root_optim::MatrixLayout::out_dim: expected a dimension >= 0, got ",
+                dim);
     out_dim_ = dim;
     return *this;
   }
   /// Whether the leading dimensions count matrices (true) or are flattened (false, the default).
-  Layout& batch(bool batch) {
+  MatrixLayout& batch(bool batch) {
     batch_ = batch;
     return *this;
   }
@@ -95,7 +97,7 @@ class Layout {
     out.set("batch", batch_);
   }
   void deserialize(const Fields& in) {
-    Layout read;
+    MatrixLayout read;
     read.split_rows(in.get<int64_t>("split_count"));
     if (const auto& sizes = in.get<std::vector<int64_t>>("split_sizes"); !sizes.empty()) {
       read.split_rows(sizes);
@@ -104,11 +106,11 @@ class Layout {
     *this = std::move(read);
   }
 
-  friend bool operator==(const Layout& a, const Layout& b) {
+  friend bool operator==(const MatrixLayout& a, const MatrixLayout& b) {
     return a.count_ == b.count_ && a.sizes_ == b.sizes_ && a.out_dim_ == b.out_dim_ &&
            a.batch_ == b.batch_;
   }
-  friend bool operator!=(const Layout& a, const Layout& b) { return !(a == b); }
+  friend bool operator!=(const MatrixLayout& a, const MatrixLayout& b) { return !(a == b); }
 
  private:
   int64_t count_ = 1;
@@ -119,7 +121,7 @@ class Layout {
 
 /// The layout in words: "matrix", "3 row blocks", "row blocks [64, 16, 16]", "out dim 1",
 /// "batched".
-inline std::string to_string(const Layout& layout) {
+inline std::string to_string(const MatrixLayout& layout) {
   std::string text;
   const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
   if (!layout.split_sizes().empty()) {
@@ -149,22 +151,22 @@ namespace detail {
 
 /// The block sizes along the first dimension of a tensor of shape `shape`, after checking that the
 /// layout fits it.
-inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const Layout& layout) {
+inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const MatrixLayout& layout) {
   const bool split = layout.split_count() > 1 || !layout.split_sizes().empty();
-  TORCH_CHECK(shape.size() >= 2, "root_optim::Layout: expected a tensor of rank >= 2, got shape ",
-              shape);
+  TORCH_CHECK(shape.size() >= 2,
+              "root_optim::MatrixLayout: expected a tensor of rank >= 2, got shape ", shape);
   TORCH_CHECK(layout.out_dim() < static_cast<int64_t>(shape.size()),
-              "root_optim::Layout: expected out_dim < rank, got out_dim ", layout.out_dim(),
+              "root_optim::MatrixLayout: expected out_dim < rank, got out_dim ", layout.out_dim(),
               " for shape ", shape);
   TORCH_CHECK(!layout.batch() || (layout.out_dim() == 0 && !split),
-              "root_optim::Layout: expected batch(true) without split_rows and out_dim, got ",
+              "root_optim::MatrixLayout: expected batch(true) without split_rows and out_dim, got ",
               to_string(layout));
   if (layout.split_sizes().empty()) {
     TORCH_CHECK(shape[0] % layout.split_count() == 0,
-                "root_optim::Layout: expected split_rows to divide the first dimension, got ",
+                "root_optim::MatrixLayout: expected split_rows to divide the first dimension, got ",
                 layout.split_count(), " blocks for shape ", shape);
     TORCH_CHECK(layout.split_count() <= (std::max)(int64_t{1}, shape[0]),
-                "root_optim::Layout: expected at most as many blocks as rows, got ",
+                "root_optim::MatrixLayout: expected at most as many blocks as rows, got ",
                 layout.split_count(), " blocks for shape ", shape);
     return std::vector<int64_t>(static_cast<size_t>(layout.split_count()),
                                 shape[0] / layout.split_count());
@@ -173,7 +175,7 @@ inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const Layout& la
   const bool fit = std::all_of(sizes.begin(), sizes.end(),
                                [&](int64_t size) { return size <= shape[0]; });  // no overflow
   TORCH_CHECK(fit && std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) == shape[0],
-              "root_optim::Layout: expected the sizes of split_rows to add up to the first "
+              "root_optim::MatrixLayout: expected the sizes of split_rows to add up to the first "
               "dimension, got ",
               c10::IntArrayRef(sizes), " for shape ", shape);
   return sizes;
@@ -184,7 +186,7 @@ inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const Layout& la
 /// The shapes of the matrices that a tensor of shape `shape` becomes, one for each block (with `batch`
 /// the one shape that all share).
 /// @throws c10::Error if the layout does not fit the shape.
-inline std::vector<MatrixShape> matrix_shapes(c10::IntArrayRef shape, const Layout& layout) {
+inline std::vector<MatrixShape> matrix_shapes(c10::IntArrayRef shape, const MatrixLayout& layout) {
   std::vector<MatrixShape> shapes;
   for (const int64_t size : detail::block_sizes(shape, layout)) {
     if (layout.batch()) return {{shape[shape.size() - 2], shape.back()}};
@@ -204,7 +206,7 @@ inline std::vector<MatrixShape> matrix_shapes(c10::IntArrayRef shape, const Layo
 /// with c = 1. Writing to a view writes to `stacked`.
 /// @param stacked [k, *shape], any strides.
 /// @throws c10::Error if the layout does not fit the shape.
-inline std::vector<at::Tensor> block_views(const at::Tensor& stacked, const Layout& layout) {
+inline std::vector<at::Tensor> block_views(const at::Tensor& stacked, const MatrixLayout& layout) {
   const auto sizes = detail::block_sizes(stacked.sizes().slice(1), layout);
   std::vector<at::Tensor> views;
   if (layout.split_sizes().empty()) {
@@ -223,7 +225,7 @@ inline std::vector<at::Tensor> block_views(const at::Tensor& stacked, const Layo
 }
 
 /// One block view as a batch of matrices [count, rows, cols]; a copy only where strides demand it.
-inline at::Tensor block_matrices(const at::Tensor& view, const Layout& layout) {
+inline at::Tensor block_matrices(const at::Tensor& view, const MatrixLayout& layout) {
   const auto sizes = view.sizes();
   const auto row_dim = layout.batch() ? sizes.end() - 2 : sizes.begin() + 2;
   const auto product = [](const int64_t* first, const int64_t* last) {

@@ -66,7 +66,7 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   };
 
   /// All slots, in the order in which checkpoints keep them.
-  static const std::array<Slot, 7>& slots() {
+  static const std::array<Slot, 7>& slot_list() {
     static const std::array<Slot, 7> all = {{
         {"momentum_buffer", &ParamState::momentum_buffer_, Rule::Orthogonalized, Kind::Values, 1},
         {"exp_avg", &ParamState::exp_avg_, Rule::AdamW, Kind::Values, 1},
@@ -81,7 +81,7 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
 
   /// The tensor of a slot.
   at::Tensor& slot(const std::string& name) {
-    for (const Slot& slot : slots()) {
+    for (const Slot& slot : slot_list()) {
       if (name == slot.name) return this->*slot.tensor;
     }
     TORCH_CHECK(false, "root_optim::ParamState::slot: expected the name of a slot, got '", name,
@@ -95,19 +95,19 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     archive.read("step", step);
     TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
     read.step_ = step.toInt();
-    for (const Slot& slot : slots()) detail::read_tensor(archive, slot.name, read.*slot.tensor);
+    for (const Slot& slot : slot_list()) detail::read_tensor(archive, slot.name, read.*slot.tensor);
     *this = std::move(read);
   }
   void serialize(torch::serialize::OutputArchive& archive) const override {
     archive.write("step", c10::IValue(step_));
-    for (const Slot& slot : slots()) {
+    for (const Slot& slot : slot_list()) {
       if ((this->*slot.tensor).defined()) archive.write(slot.name, this->*slot.tensor);
     }
   }
 
   friend bool operator==(const ParamState& a, const ParamState& b) {
     if (a.step_ != b.step_) return false;
-    for (const Slot& slot : slots()) {
+    for (const Slot& slot : slot_list()) {
       const at::Tensor &x = a.*slot.tensor, &y = b.*slot.tensor;
       if (x.defined() != y.defined() || (x.defined() && !x.equal(y))) return false;
     }

@@ -33,7 +33,7 @@
 #include <vector>
 
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // complex_advice
-#include <root_optim/parameters/layout.hpp>                   // Layout, matrix_shapes
+#include <root_optim/parameters/layout.hpp>                   // MatrixLayout, matrix_shapes
 #include <root_optim/parameters/name_table.hpp>               // find_name_row
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/parameters/suitability.hpp>  // suitability, matrix_suitability
@@ -47,7 +47,7 @@ struct RoutingEntry {
   std::string name;      ///< as in `module.named_parameters()`; of a tied tensor, the first name
   at::Tensor parameter;  ///< the module's own tensor, not a copy
   Rule rule;             ///< Orthogonalized or AdamW
-  Layout layout;         ///< used by Orthogonalized
+  MatrixLayout layout;   ///< used by Orthogonalized
   std::string reason;    ///< in words, for the table
 
   c10::IntArrayRef shape() const { return parameter.sizes(); }  ///< of the parameter
@@ -129,18 +129,18 @@ enum class Basis {
 /// A rule, a layout and a reason for one registration.
 struct Proposal {
   Rule rule;
-  Layout layout;
+  MatrixLayout layout;
   std::string reason;
   Basis basis;
 };
 
 inline Proposal to_adamw(std::string reason, Basis basis = Basis::Kind) {
-  return {Rule::AdamW, Layout(), std::move(reason), basis};
+  return {Rule::AdamW, MatrixLayout(), std::move(reason), basis};
 }
 
 /// Orthogonalized if the shape allows it.
 inline Proposal to_matrices(const std::string& kind, const Suitability& verdict,
-                            const Layout& layout) {
+                            const MatrixLayout& layout) {
   std::string reason = kind + ": " + verdict.reason;
   if (!verdict.orthogonalize) return to_adamw(std::move(reason), Basis::Shape);
   return {Rule::Orthogonalized, layout, std::move(reason), Basis::Matrix};
@@ -224,7 +224,7 @@ inline Proposal propose_convolution(int64_t groups, bool transposed, c10::IntArr
   // weight: [out, in / groups, ...], transposed: [in, out / groups, ...]
   const int64_t inputs_per_group = transposed ? shape[0] / groups : shape[1];
   if (groups > 1 && inputs_per_group == 1) return to_adamw("depthwise convolution");
-  Layout layout;
+  MatrixLayout layout;
   if (groups > 1) layout.split_rows(groups);
   if (transposed) layout.out_dim(1);
   const std::string kind = transposed ? "transposed convolution" : "convolution";
@@ -244,15 +244,15 @@ inline Proposal propose_by_name(const Registration& at, const RoutingOptions& ro
   if (row != nullptr && row->rule == Rule::AdamW) return to_adamw(by_name(row->kind));
 
   if (is_expert_stack(parts, at.parameter.dim())) {
-    const Layout layout = Layout().batch(true);
+    const MatrixLayout layout = MatrixLayout().batch(true);
     return to_matrices("experts by the name", suitability(at.parameter.sizes(), layout), layout);
   }
   if (row == nullptr && routing.unknown() == Rule::AdamW) {
     return to_adamw("unknown, as given", Basis::Unknown);
   }
-  const Suitability verdict = suitability(at.parameter.sizes(), Layout());
-  if (row != nullptr) return to_matrices(by_name(row->kind), verdict, Layout());
-  return {verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW, Layout(),
+  const Suitability verdict = suitability(at.parameter.sizes(), MatrixLayout());
+  if (row != nullptr) return to_matrices(by_name(row->kind), verdict, MatrixLayout());
+  return {verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW, MatrixLayout(),
           "unknown, by shape: check " + verdict.reason, Basis::Unknown};
 }
 
@@ -261,7 +261,7 @@ inline Proposal propose_by_module(const Registration& at, const RoutingOptions& 
   namespace nn = torch::nn;
   const torch::nn::Module* module = at.module;
   const c10::IntArrayRef shape = at.parameter.sizes();
-  const auto by_shape = [&shape](const std::string& kind, const Layout& layout) {
+  const auto by_shape = [&shape](const std::string& kind, const MatrixLayout& layout) {
     return to_matrices(kind, matrix_suitability(shape, layout), layout);
   };
 
@@ -269,7 +269,7 @@ inline Proposal propose_by_module(const Registration& at, const RoutingOptions& 
   if (is_any<nn::EmbeddingImpl, nn::EmbeddingBagImpl>(module)) return to_adamw("embedding");
 
   if (at.key == "weight") {
-    if (is_any<nn::LinearImpl>(module)) return by_shape("linear", Layout());
+    if (is_any<nn::LinearImpl>(module)) return by_shape("linear", MatrixLayout());
     if (const int64_t groups =
             convolution_groups<nn::Conv1dImpl, nn::Conv2dImpl, nn::Conv3dImpl>(module)) {
       return propose_convolution(groups, false, shape);
@@ -282,9 +282,9 @@ inline Proposal propose_by_module(const Registration& at, const RoutingOptions& 
 
   if (is_any<nn::MultiheadAttentionImpl>(module)) {
     if (at.key == "in_proj_weight") {
-      return by_shape("attention q, k, v", Layout().split_rows(3));
+      return by_shape("attention q, k, v", MatrixLayout().split_rows(3));
     }
-    if (ends_with(at.key, "_proj_weight")) return by_shape("attention", Layout());
+    if (ends_with(at.key, "_proj_weight")) return by_shape("attention", MatrixLayout());
   }
 
   const int64_t gates = is_any<nn::LSTMImpl, nn::LSTMCellImpl>(module) ? 4
@@ -292,11 +292,11 @@ inline Proposal propose_by_module(const Registration& at, const RoutingOptions& 
                         : is_any<nn::RNNImpl, nn::RNNCellImpl>(module) ? 1
                                                                        : 0;
   if (gates > 0 && (starts_with(at.key, "weight_ih") || starts_with(at.key, "weight_hh"))) {
-    return gates > 1 ? by_shape("recurrent gates", Layout().split_rows(gates))
-                     : by_shape("recurrent", Layout());
+    return gates > 1 ? by_shape("recurrent gates", MatrixLayout().split_rows(gates))
+                     : by_shape("recurrent", MatrixLayout());
   }
   if (gates > 0 && starts_with(at.key, "weight_hr")) {
-    return by_shape("recurrent projection", Layout());
+    return by_shape("recurrent projection", MatrixLayout());
   }
 
   return propose_by_name(at, routing);
@@ -448,7 +448,7 @@ inline std::string judge(RoutingEntry& entry, const std::string& parameter) {
                 parameter, ", got: ", error.what_without_backtrace());
   }
   if (entry.rule == Rule::Auto) {
-    TORCH_CHECK(verdict.orthogonalize || entry.layout == Layout(),
+    TORCH_CHECK(verdict.orthogonalize || entry.layout == MatrixLayout(),
                 "root_optim::route: expected a layout whose matrices suit orthogonalization, or "
                 "Rule::Orthogonalized to insist on it, got '",
                 to_string(entry.layout), "', which makes ", verdict.reason, ", for ", parameter);
@@ -472,7 +472,7 @@ inline void apply_override(const RoutingOverride& change, Decision& decision) {
 
   const std::string parameter = c10::str("parameter '", entry.name, "' of shape ", entry.shape());
   const std::string layout = to_string(entry.layout);
-  const bool asks_layout = entry.layout != before.layout && entry.layout != Layout();
+  const bool asks_layout = entry.layout != before.layout && entry.layout != MatrixLayout();
   TORCH_CHECK(
       entry.parameter.dim() >= 2 || entry.rule != Rule::Orthogonalized,
       "root_optim::route: expected rank >= 2 for an override to the rule orthogonalized, got ",
@@ -491,7 +491,8 @@ inline void apply_override(const RoutingOverride& change, Decision& decision) {
     entry.rule = Rule::Auto;  // the shape decided, and this layout makes other matrices of it
   }
   const std::string judgment = entry.rule == Rule::AdamW ? "" : judge(entry, parameter);
-  if (entry.rule == Rule::AdamW) entry.layout = Layout();  // the table's own, without meaning there
+  if (entry.rule == Rule::AdamW)
+    entry.layout = MatrixLayout();  // the table's own, without meaning there
   entry.reason = entry.reason == before.reason
                      ? "override" + judgment + " (was " + to_string(before.rule) + ", " +
                            to_string(before.layout) + ": " + before.reason + ")"

@@ -25,7 +25,7 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/parameters/layout.hpp>   // Layout
+#include <root_optim/parameters/layout.hpp>   // MatrixLayout
 #include <root_optim/parameters/routing.hpp>  // RoutingEntry, RoutingOptions, route_entries
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
@@ -77,7 +77,7 @@ class RoutingTable {
   /// Order: the orthogonalized groups, the one with the default layout first and the others as they
   /// first appear in the table; AdamW last. Rules and layouts that no parameter has make no group.
   std::vector<torch::optim::OptimizerParamGroup> groups() const {
-    std::vector<Layout> layouts{Layout()};
+    std::vector<MatrixLayout> layouts{MatrixLayout()};
     for (const RoutingEntry& entry : entries_) {
       if (entry.rule == Rule::Orthogonalized &&
           std::find(layouts.begin(), layouts.end(), entry.layout) == layouts.end()) {
@@ -85,8 +85,8 @@ class RoutingTable {
       }
     }
     std::vector<torch::optim::OptimizerParamGroup> result;
-    for (const Layout& layout : layouts) add_group(result, Rule::Orthogonalized, layout);
-    add_group(result, Rule::AdamW, Layout());
+    for (const MatrixLayout& layout : layouts) add_group(result, Rule::Orthogonalized, layout);
+    add_group(result, Rule::AdamW, MatrixLayout());
     return result;
   }
 
@@ -99,7 +99,7 @@ class RoutingTable {
 
  private:
   void add_group(std::vector<torch::optim::OptimizerParamGroup>& groups, Rule rule,
-                 const Layout& layout) const {
+                 const MatrixLayout& layout) const {
     std::vector<at::Tensor> parameters;
     std::vector<std::string> names;
     for (const RoutingEntry& entry : entries_) {
@@ -123,7 +123,7 @@ template <class Options>
 void check_routable(const Options& options) {
   options.validate();
   TORCH_CHECK(
-      options.rule() == Rule::Auto && options.layout() == Layout() && options.names().empty(),
+      options.rule() == Rule::Auto && options.layout() == MatrixLayout() && options.names().empty(),
       "root_optim::route: expected options without rule, layout and names, which it sets per "
       "parameter (use the override), got rule ",
       to_string(options.rule()), ", layout '", to_string(options.layout()), "' and ",

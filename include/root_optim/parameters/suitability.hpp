@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include <root_optim/parameters/layout.hpp>  // Layout, MatrixShape, matrix_shapes
+#include <root_optim/parameters/layout.hpp>  // MatrixLayout, MatrixShape, matrix_shapes
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -38,7 +38,7 @@ struct Suitability {
 /// AdamW if the rank is below 2 or any one matrix has a smaller side < `min_matrix_side` (empty
 /// matrices included) or an aspect > `max_matrix_aspect`; else orthogonalization.
 /// @throws c10::Error if the layout does not fit the shape.
-inline Suitability matrix_suitability(c10::IntArrayRef shape, const Layout& layout) {
+inline Suitability matrix_suitability(c10::IntArrayRef shape, const MatrixLayout& layout) {
   if (shape.size() < 2) return {false, "rank " + std::to_string(shape.size())};
   const auto text = [](MatrixShape matrix) {
     return std::to_string(matrix.rows) + "x" + std::to_string(matrix.cols);
@@ -68,9 +68,9 @@ inline Suitability matrix_suitability(c10::IntArrayRef shape, const Layout& layo
 /// (parameters/routing_table.hpp). So does a layout: then more than the shape is known, and this second
 /// rule does not apply. Otherwise `Rule::Orthogonalized` overrides the verdict.
 /// @throws c10::Error if the layout does not fit the shape.
-inline Suitability suitability(c10::IntArrayRef shape, const Layout& layout) {
+inline Suitability suitability(c10::IntArrayRef shape, const MatrixLayout& layout) {
   Suitability verdict = matrix_suitability(shape, layout);
-  if (shape.size() < 3 || layout != Layout()) return verdict;
+  if (shape.size() < 3 || layout != MatrixLayout()) return verdict;
   if (verdict.orthogonalize && shape[1] == 1) {
     return {false, "shape of a depthwise kernel: size(1) = 1"};
   }

@@ -75,7 +75,7 @@ class LrSchedule {
     if (t < warmup_) return static_cast<double>(t + 1) / static_cast<double>(warmup_);
     if (shape_ == Shape::Constant) return 1;
     if (t >= total_) return final_factor_;
-    const int64_t start = std::max(warmup_, total_ - decay_);
+    const int64_t start = (std::max)(warmup_, total_ - decay_);
     if (t <= start) return 1;
     constexpr double pi = 3.14159265358979323846;
     const double share = static_cast<double>(t - start) / static_cast<double>(total_ - start);

@@ -16,12 +16,12 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The factor of the learning rate for a rows × cols matrix. Rows and columns are those of the matrix as
-/// laid out (Layout), before any transposition.
+/// laid out (MatrixLayout), before any transposition.
 enum class LrScale {
   MatchRmsAdamW,  ///< 0.2·√max(rows, cols): the update's RMS matches AdamW's, so its lr transfers
   Original,       ///< √max(1, rows/cols): Muon as first published
   Spectral,       ///< √(rows/cols): unit RMS-to-RMS operator norm
-  None            ///< 1
+  Unscaled        ///< 1
 };
 
 /// The factor s(rows, cols) of LrScale.
@@ -34,12 +34,12 @@ inline double lr_scale(LrScale scale, int64_t rows, int64_t cols) {
   const double n = static_cast<double>(cols);
   switch (scale) {
     case LrScale::MatchRmsAdamW:
-      return 0.2 * std::sqrt(std::max(m, n));
+      return 0.2 * std::sqrt((std::max)(m, n));
     case LrScale::Original:
-      return std::sqrt(std::max(1.0, m / n));
+      return std::sqrt((std::max)(1.0, m / n));
     case LrScale::Spectral:
       return std::sqrt(m / n);
-    case LrScale::None:
+    case LrScale::Unscaled:
       return 1.0;
   }
   TORCH_CHECK(false, "root_optim::lr_scale: expected a value of LrScale, got ",

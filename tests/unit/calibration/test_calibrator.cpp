@@ -82,10 +82,10 @@ TEST_CASE("calibrated_entry: nearer on what was seen, valid, and usable elsewher
           "[calibrator]") {
   const Spectrum seen = condensed(heavy_tailed_spectrum(64, Normalization::Schatten8, {0.05, 1e5}));
   const TableEntry entry = calibrated_entry(96, 64, seen, 5);
-  CHECK(expected_mse(entry.schedule, seen) <
-        expected_mse(default_schedule(5, Precision::Float32), seen));
+  CHECK(expected_mse(entry.quintics, seen) <
+        expected_mse(shipped_quintics(5, Precision::Float32), seen));
   const Spectrum gaussian = gaussian_spectrum(64, 96, Normalization::Schatten8);
-  CHECK(expected_mse(entry.schedule, gaussian) < 0.05);
+  CHECK(expected_mse(entry.quintics, gaussian) < 0.05);
   CHECK(entry.origin == "calibrated");
   CoefficientTable table;
   CHECK_NOTHROW(table.set(entry));
@@ -108,10 +108,10 @@ TEST_CASE("Calibrator: entries at every k-th step, for the shapes of each group"
   const TableEntry* entry = table.find(24, 40);
   REQUIRE(entry != nullptr);
   CHECK(entry->origin == "calibrated");
-  CHECK(static_cast<int64_t>(entry->schedule.size()) ==
+  CHECK(static_cast<int64_t>(entry->quintics.size()) ==
         AdaNewton().steps_for(24, 40, Precision::Float32));
-  CHECK(expected_mse(entry->schedule, entry->spectrum) <
-        expected_mse(AdaNewton().schedule(24, 40, Precision::Float32), entry->spectrum));
+  CHECK(expected_mse(entry->quintics, entry->spectrum) <
+        expected_mse(AdaNewton().quintics(24, 40, Precision::Float32), entry->spectrum));
   train(model, &calibrator, 4, 6);
   CHECK(calibrator.designs() == 2);
   train(model, &calibrator, 6, 7);
@@ -140,14 +140,14 @@ TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
                                 : test::with_singular_values(32, 48, sigma, 60 + 2 * t));
     calibrator.step();
     optimizer.step();
-    if (t == 2) first = expected_mse(entry().schedule, truth);
+    if (t == 2) first = expected_mse(entry().quintics, truth);
   }
   DesignOptions design;
-  design.steps = static_cast<int64_t>(entry().schedule.size());
+  design.steps = static_cast<int64_t>(entry().quintics.size());
   design.validation =
       ValidationOptions::for_precision(Precision::Float32, Normalization::Schatten8);
-  const double best = expected_mse(design_schedule(truth, design).schedule, truth);
-  const double reached = expected_mse(entry().schedule, truth);
+  const double best = expected_mse(design_quintics(truth, design).quintics, truth);
+  const double reached = expected_mse(entry().quintics, truth);
   INFO("first " << first << ", reached " << reached << ", best " << best);
   CHECK(reached < 0.5 * first);
   CHECK(reached < 1.3 * best);  // a tenth of the weight is the Gaussian part's
@@ -203,7 +203,7 @@ TEST_CASE("Calibrator: without one, or before it is due, nothing is different", 
 
 TEST_CASE("Calibrator: leaves a user's entry alone", "[calibrator]") {
   CoefficientTable table;
-  table.set(24, 40, CoefficientSet::you().schedule(1, 1, 5));
+  table.set(24, 40, CoefficientSet::you().quintics(1, 1, 5));
   Model model(RootOptions(1e-2).orthogonalizer(AdaNewton().table(table)));
   RootCalibrator calibrator(model.optimizer, every(1));
   train(model, &calibrator, 0, 3);

@@ -26,7 +26,7 @@ TEST_CASE("coefficients are designed for every shape of a model", "[design_coeff
   ShapeModel gaussian;
   gaussian.gaussian_weight = 1;
   CoefficientTable mine;
-  mine.set(16, 16, default_schedule(4));
+  mine.set(16, 16, shipped_quintics(4));
   const at::Tensor own = parameter({16, 16}, 1, at::kFloat),
                    wide = parameter({16, 48}, 2, at::kFloat), tall = parameter({48, 16}, 3),
                    bias = parameter({48}, 4);
@@ -37,10 +37,10 @@ TEST_CASE("coefficients are designed for every shape of a model", "[design_coeff
   CHECK(policy.table().size() == 2);
   CHECK(policy.table().find(16, 16)->origin == "user");
   CHECK(policy.table().find(16, 48)->origin == "designed");
-  CHECK(policy.schedule(48, 16, Precision::Float32) ==
+  CHECK(policy.quintics(48, 16, Precision::Float32) ==
         design_for_shape(16, 48, AdaNewton().steps_for(16, 48, Precision::Float32),
                          Precision::Float32, gaussian)
-            .schedule);
+            .quintics);
   CHECK(design_coefficients(optimizer, gaussian) == 0);
   test::train(optimizer, {own, wide, tall, bias}, 0, 2);
 
@@ -57,16 +57,16 @@ TEST_CASE("coefficients are designed for every shape of a model", "[design_coeff
 TEST_CASE("each group's settings and precision count, blocks are shapes of their own",
           "[design_coefficients]") {
   std::vector<Root::Group> groups;
-  groups.emplace_back(
-      std::vector<at::Tensor>{parameter({96, 32}, 1, at::kFloat)},
-      std::make_unique<RootOptions>(
-          RootOptions(0.05).layout(Layout().split_rows(3)).orthogonalizer(AdaNewton().steps(3))));
+  groups.emplace_back(std::vector<at::Tensor>{parameter({96, 32}, 1, at::kFloat)},
+                      std::make_unique<RootOptions>(RootOptions(0.05)
+                                                        .layout(MatrixLayout().split_rows(3))
+                                                        .orthogonalizer(AdaNewton().steps(3))));
   groups.emplace_back(std::vector<at::Tensor>{parameter({96, 32}, 2, at::kFloat)},
                       std::make_unique<RootOptions>(RootOptions(0.05).orthogonalizer(
                           AdaNewton().compute_dtype(at::kBFloat16))));
   Root optimizer(groups);
   CHECK(design_coefficients(optimizer) == 2);
-  CHECK(policy_of(optimizer, 0).table().find(32, 32)->schedule.size() == 3);
+  CHECK(policy_of(optimizer, 0).table().find(32, 32)->quintics.size() == 3);
   CHECK(policy_of(optimizer, 1).table().find(32, 96) == nullptr);
   CHECK(policy_of(optimizer, 1).table().find(32, 96, Precision::BFloat16) != nullptr);
 }

@@ -35,8 +35,8 @@ struct Model {
   using Options = typename Optimizer::Options;
 
   explicit Model(at::TensorOptions where = at::kFloat, Options defaults = Options(0.05),
-                 Options special =
-                     Options(0.02).weight_decay(0.3).nesterov(false).layout(Layout().split_rows(3)))
+                 Options special = Options(0.02).weight_decay(0.3).nesterov(false).layout(
+                     MatrixLayout().split_rows(3)))
       : parameters{parameter({16, 24}, 1, where), parameter({16, 24}, 2, where),
                    parameter({24}, 3, where), parameter({24, 16}, 4, where),
                    parameter({8, 4, 3, 3}, 5, where)},
@@ -172,9 +172,9 @@ TEST_CASE("what loading does with an option that the code has otherwise", "[chec
   };
   const RootOptions plain(0.05);
   // Structure: refused, on both sides, with what to do.
-  const auto blocks = RootOptions(plain).layout(Layout().split_rows(3));
+  const auto blocks = RootOptions(plain).layout(MatrixLayout().split_rows(3));
   const auto names = RootOptions(plain).names({"conv.weight"});
-  CHECK_THROWS_WITH(loaded(wide, plain, RootOptions(names).layout(Layout().split_rows(3))),
+  CHECK_THROWS_WITH(loaded(wide, plain, RootOptions(names).layout(MatrixLayout().split_rows(3))),
                     contains("expected layout '3 row blocks' for parameter 'conv.weight' (group 0, "
                              "index 0, shape [24, 16]), got 'matrix' in the checkpoint: build"));
   CHECK_THROWS_WITH(loaded(wide, blocks, plain), contains("expected layout 'matrix'"));
@@ -206,9 +206,9 @@ TEST_CASE("what loading does with an option that the code has otherwise", "[chec
                          .betas(std::make_tuple(0.5, 0.25))
                          .eps(0.5)
                          .non_finite(NonFinite::Zero);
-  const RootOptions result = loaded(wide, other, RootOptions(plain).workspace(77));
+  const RootOptions result = loaded(wide, other, RootOptions(plain).batch_bytes(77));
   CHECK((result == other));
-  CHECK(result.workspace() == 77);
+  CHECK(result.batch_bytes() == 77);
 }
 
 TEST_CASE("a checkpoint before the first step, and into a used optimizer", "[checkpoint]") {

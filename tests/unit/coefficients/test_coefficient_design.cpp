@@ -28,7 +28,7 @@ double power_sum(const Spectrum& s, double power) {
 }
 
 /// Largest output in long double: dense, with every critical point of every step among the samples.
-long double largest_output(const Schedule& schedule, double end, bool* positive) {
+long double largest_output(const Quintics& schedule, double end, bool* positive) {
   std::vector<long double> points;
   for (int i = 1; i <= 20000; ++i) {
     points.push_back(end * i / 20000.0L);
@@ -59,14 +59,14 @@ Design design(const Spectrum& spectrum, int64_t steps, Precision precision = Pre
   DesignOptions options;
   options.steps = steps;
   options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
-  return design_schedule(spectrum, options);
+  return design_quintics(spectrum, options);
 }
 
 void check_safe(const Design& d, double start_slack) {
-  INFO("steps " << d.schedule.size() << ", " << d.report.reason);
+  INFO("steps " << d.quintics.size() << ", " << d.report.reason);
   CHECK(d.report.valid);
   bool positive = false;
-  CHECK(largest_output(d.schedule, 1 + start_slack, &positive) <= 1.35L);
+  CHECK(largest_output(d.quintics, 1 + start_slack, &positive) <= 1.35L);
   CHECK(positive);
 }
 
@@ -146,7 +146,7 @@ TEST_CASE("gaussian_spectrum: published sets have their published errors", "[coe
     INFO("2048 x " << row.n);
     const Spectrum s = gaussian_spectrum(2048, row.n, Normalization::FrobeniusFloor, 24);
     const auto mse = [&](const CoefficientSet& set) {
-      return expected_mse(set.schedule(2048, row.n, 5), s);
+      return expected_mse(set.quintics(2048, row.n, 5), s);
     };
     CHECK(std::abs(mse(CoefficientSet::jordan()) - row.jordan) < 1.5e-4);
     CHECK(std::abs(mse(CoefficientSet::root_paper()) - row.root) < 1.5e-4);
@@ -165,7 +165,7 @@ TEST_CASE("gaussian_spectrum: agrees with sampled matrices, edges included",
     const double* values = s.data_ptr<double>();
     for (const auto& set : {CoefficientSet::jordan(), CoefficientSet::polar_express(1.02)}) {
       for (const int64_t steps : {3, 5}) {
-        const Schedule schedule = set.schedule(m, n, steps);
+        const Quintics schedule = set.quintics(m, n, steps);
         double sampled = 0;
         for (int64_t i = 0; i < s.numel(); ++i) {
           const double e = evaluate(schedule, values[i]) - 1;
@@ -217,7 +217,7 @@ TEST_CASE("measured_spectrum and mixture: normalized, and errors", "[coefficient
   CHECK_THROWS_AS(measured_spectrum({1, -1}, Normalization::FrobeniusFloor), c10::Error);
   CHECK_THROWS_AS(mixture({}), c10::Error);
   CHECK_THROWS_WITH(mixture({{0, s}}), contains("expected finite weights > 0, got 0"));
-  const Schedule schedule = CoefficientSet::jordan().schedule(8, 8, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(8, 8, 5);
   for (const auto& [spectrum, problem] : std::vector<std::pair<Spectrum, const char*>>{
            {{}, "nodes"},
            {{{0.5, 0.6}, {1.0}}, "a weight for every sigma"},
@@ -229,11 +229,11 @@ TEST_CASE("measured_spectrum and mixture: normalized, and errors", "[coefficient
     CHECK_THROWS_WITH(mixture({{1, spectrum}}), message);
     CHECK_THROWS_WITH(condensed(spectrum), message);
     CHECK_THROWS_WITH(expected_mse(schedule, spectrum), message);
-    CHECK_THROWS_WITH(design_schedule(spectrum), message);
+    CHECK_THROWS_WITH(design_quintics(spectrum), message);
   }
 }
 
-TEST_CASE("design_schedule: Gaussian spectra, far below the published sets",
+TEST_CASE("design_quintics: Gaussian spectra, far below the published sets",
           "[coefficient_design]") {
   // Bounds: measured 2026-11 (float32 margins, fine quadrature) with 5 % of slack for other
   // compilers. The square case is bounded below by the density at σ = 0: MSE >= .765 / slope, and
@@ -246,21 +246,21 @@ TEST_CASE("design_schedule: Gaussian spectra, far below the published sets",
   for (const auto& row : rows) {
     INFO("steps " << row.steps);
     const Design d = design(gaussian(2048, 2048), row.steps, Precision::Float32);
-    const double mse = expected_mse(d.schedule, fine);
+    const double mse = expected_mse(d.quintics, fine);
     check_safe(d, 1e-3);
     CHECK(mse <= row.square);
     CHECK(mse >= 0.765 / d.report.slope * 0.95);
-    CHECK(mse < expected_mse(CoefficientSet::polar_express().schedule(1, 1, row.steps), fine));
+    CHECK(mse < expected_mse(CoefficientSet::polar_express().quintics(1, 1, row.steps), fine));
   }
   for (const int64_t n : {3072, 8192, 16384}) {
     const Design d = design(gaussian(2048, n), 5, Precision::Float32);
     INFO("2048 x " << n);
     check_safe(d, 1e-3);
-    CHECK(expected_mse(d.schedule, gaussian_fine(2048, n)) <= 1e-6);
+    CHECK(expected_mse(d.quintics, gaussian_fine(2048, n)) <= 1e-6);
   }
 }
 
-TEST_CASE("design_schedule: heavy tails, below Polar Express at equal steps",
+TEST_CASE("design_quintics: heavy tails, below Polar Express at equal steps",
           "[coefficient_design]") {
   const Spectrum s = heavy_tailed_spectrum(512, Normalization::Schatten8);
   const Spectrum fine = heavy_tailed_spectrum(512, Normalization::Schatten8, {}, 16, 256);
@@ -269,8 +269,8 @@ TEST_CASE("design_schedule: heavy tails, below Polar Express at equal steps",
     INFO("steps " << steps);
     check_safe(d, 0.005);
     const double published =
-        expected_mse(CoefficientSet::polar_express().schedule(1, 1, steps), fine);
-    CHECK(expected_mse(d.schedule, fine) < 0.99 * published);
+        expected_mse(CoefficientSet::polar_express().quintics(1, 1, steps), fine);
+    CHECK(expected_mse(d.quintics, fine) < 0.99 * published);
   }
 }
 
@@ -284,9 +284,9 @@ TEST_CASE("design_mixture: minimizes the mean of the relative errors", "[coeffic
   const Design d = design_mixture(parts, options);
   check_safe(d, 0.02);
   double mean = 0, of_single = 0;
-  const Schedule single = design_schedule(mixture(parts), options).schedule;
+  const Quintics single = design_quintics(mixture(parts), options).quintics;
   for (const auto& [weight, part] : parts) {
-    mean += weight / 4 * std::sqrt(expected_mse(d.schedule, part));
+    mean += weight / 4 * std::sqrt(expected_mse(d.quintics, part));
     of_single += weight / 4 * std::sqrt(expected_mse(single, part));
   }
   CHECK(std::abs(mean - d.relative_error) < 1e-12);
@@ -295,7 +295,7 @@ TEST_CASE("design_mixture: minimizes the mean of the relative errors", "[coeffic
   // A search of one iteration may not lose a start that is better than what it finds.
   DesignOptions warm = options;
   warm.max_iterations = 1;
-  warm.warm_start = d.schedule;
+  warm.warm_start = d.quintics;
   CHECK(design_mixture(parts, warm).relative_error <= d.relative_error);
   check_safe(design_mixture(parts, warm), 0.02);
   warm.warm_start = {{50, 0, 0}};  // of another length and unsafe: left out
@@ -305,18 +305,18 @@ TEST_CASE("design_mixture: minimizes the mean of the relative errors", "[coeffic
   CHECK_THROWS_WITH(design_mixture(parts, options), contains("1 to 16 steps"));
 }
 
-TEST_CASE("design_schedule: starts from a schedule in any scale", "[coefficient_design]") {
+TEST_CASE("design_quintics: starts from a schedule in any scale", "[coefficient_design]") {
   // jordan's intervals end at 1.2, not at 1 as the generator's own do.
   DesignOptions options;
   options.max_iterations = 1;
-  options.warm_start = CoefficientSet::jordan().schedule(1, 1, 5);
+  options.warm_start = CoefficientSet::jordan().quintics(1, 1, 5);
   const Spectrum s = measured_spectrum({1, .5, .25, .125}, Normalization::Schatten8);
-  const Design d = design_schedule(s, options);
+  const Design d = design_quintics(s, options);
   check_safe(d, 0.02);
   CHECK(d.mse <= expected_mse(options.warm_start, s));
 }
 
-TEST_CASE("design_schedule: safe for every shape and number of steps", "[coefficient_design]") {
+TEST_CASE("design_quintics: safe for every shape and number of steps", "[coefficient_design]") {
   const std::vector<std::pair<int64_t, int64_t>> shapes = {
       {1, 1}, {1, 65536}, {2, 3}, {8, 8}, {100, 101}, {512, 65536}, {65536, 65536}};
   for (const auto& [m, n] : shapes) {
@@ -325,29 +325,29 @@ TEST_CASE("design_schedule: safe for every shape and number of steps", "[coeffic
       const Design d = design(gaussian(m, n), steps);
       check_safe(d, 0.02);
       CHECK(d.mse <= 1);
-      CHECK(std::abs(d.mse - expected_mse(d.schedule, gaussian(m, n))) < 1e-12);
+      CHECK(std::abs(d.mse - expected_mse(d.quintics, gaussian(m, n))) < 1e-12);
     }
   }
 }
 
-TEST_CASE("design_schedule: the same input gives the same bytes", "[coefficient_design]") {
+TEST_CASE("design_quintics: the same input gives the same bytes", "[coefficient_design]") {
   const Spectrum s = mixture(
       {{1, gaussian(256, 1024)}, {3, heavy_tailed_spectrum(256, Normalization::Schatten8)}});
-  CHECK(design(s, 6).schedule == design(s, 6).schedule);
+  CHECK(design(s, 6).quintics == design(s, 6).quintics);
 }
 
-TEST_CASE("design_schedule: one singular value is sent to one", "[coefficient_design]") {
+TEST_CASE("design_quintics: one singular value is sent to one", "[coefficient_design]") {
   const Design d = design(measured_spectrum({0.3, 0.3, 0.3, 0.3}, Normalization::Schatten8), 3);
   CHECK(d.mse < 1e-12);
   check_safe(d, 0.02);
 }
 
-TEST_CASE("design_schedule: what it cannot do is an error", "[coefficient_design]") {
+TEST_CASE("design_quintics: what it cannot do is an error", "[coefficient_design]") {
   const Spectrum s = gaussian(64, 64);
   DesignOptions options;
   for (const int64_t steps : {0, 17}) {
     options.steps = steps;
-    CHECK_THROWS_WITH(design_schedule(s, options), contains("1 to 16 steps"));
+    CHECK_THROWS_WITH(design_quintics(s, options), contains("1 to 16 steps"));
   }
   CHECK_THROWS_WITH(design(Spectrum{}, 5), contains("with nodes"));
 }

@@ -24,7 +24,7 @@ void read(CoefficientTable& table, const std::string& text) {
 /// A table with one entry, you's triples.
 std::string sample_text() {
   CoefficientTable table;
-  table.set(768, 3072, CoefficientSet::you().schedule(1, 1, 5));
+  table.set(768, 3072, CoefficientSet::you().quintics(1, 1, 5));
   return table.to_text();
 }
 
@@ -37,13 +37,13 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 }  // namespace
 
 TEST_CASE("CoefficientTable: an entry per shape and precision", "[coefficient_table]") {
-  const Schedule you = CoefficientSet::you().schedule(1, 1, 5);
+  const Quintics you = CoefficientSet::you().quintics(1, 1, 5);
   CoefficientTable table;
   CHECK(table.find(64, 128) == nullptr);
   CHECK(table.empty());
   table.set(128, 64, you);
   REQUIRE(table.find(64, 128) != nullptr);
-  CHECK(table.find(64, 128)->schedule == you);
+  CHECK(table.find(64, 128)->quintics == you);
   CHECK(table.find(128, 64) == table.find(64, 128));
   CHECK(table.find(64, 128, Precision::Float64) == table.find(64, 128));
   CHECK(table.find(64, 128, Precision::BFloat16) == nullptr);
@@ -55,19 +55,19 @@ TEST_CASE("CoefficientTable: an entry per shape and precision", "[coefficient_ta
 
   // Another number of steps replaces it, in a copy only there.
   CoefficientTable copy = table;
-  copy.set(64, 128, CoefficientSet::jordan().schedule(1, 1, 6));
-  CHECK(copy.find(64, 128)->schedule.size() == 6);
+  copy.set(64, 128, CoefficientSet::jordan().quintics(1, 1, 6));
+  CHECK(copy.find(64, 128)->quintics.size() == 6);
   CHECK(copy.size() == 1);
-  CHECK(table.find(64, 128)->schedule == you);
+  CHECK(table.find(64, 128)->quintics == you);
 }
 
 TEST_CASE("CoefficientTable: refuses unsafe entries and keeps what it has",
           "[coefficient_table][errors]") {
   CoefficientTable table;
-  const Schedule narrow = CoefficientSet::polar_express(1.01).schedule(1, 1, 5);
+  const Quintics narrow = CoefficientSet::polar_express(1.01).quintics(1, 1, 5);
   table.set(64, 128, narrow);
   const std::string before = table.to_text();
-  const Schedule unsafe = CoefficientSet::root_paper().schedule(2048, 2048, 5);
+  const Quintics unsafe = CoefficientSet::root_paper().quintics(2048, 2048, 5);
   CHECK_THROWS_WITH(table.set(64, 128, unsafe), contains("step 1 of 5 fails"));
   CHECK_THROWS_AS(table.set(64, 128, narrow, Precision::BFloat16), c10::Error);
   CHECK_THROWS_AS(table.set(64, 128, {}), c10::Error);
@@ -80,7 +80,7 @@ TEST_CASE("CoefficientTable: refuses unsafe entries and keeps what it has",
   for (const char* origin : {"", "two words", "a\vb", "a\fb", "a#b", "a\n"}) {
     refused([&](auto& e) { e.origin = origin; }, "one word");
   }
-  refused([](auto& e) { e.schedule.resize(65, {0.9, 0, 0}); }, "at most 64 steps, got 65");
+  refused([](auto& e) { e.quintics.resize(65, {0.9, 0, 0}); }, "at most 64 steps, got 65");
   refused([](auto& e) { e.spectrum = {{0.5}, {}}; }, "a weight for every sigma");
   refused([](auto& e) { e.spectrum = {{0.5}, {0.5}}; }, "sum to one");
   refused([](auto& e) { e.spectrum = {{-0.5}, {1}}; }, "sigma in [0, 1]");
@@ -93,12 +93,12 @@ TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
   TableEntry designed;
   designed.rows = 64;
   designed.cols = 96;
-  designed.schedule = design_for_shape(64, 96, 5).schedule;
+  designed.quintics = design_for_shape(64, 96, 5).quintics;
   designed.form = Form::Gram;
   designed.origin = "designed";
   designed.spectrum = condensed(heavy_tailed_spectrum(64, Normalization::Schatten8));
   table.set(designed);
-  table.set(64, 64, design_for_shape(64, 64, 3, Precision::BFloat16).schedule, Precision::BFloat16);
+  table.set(64, 64, design_for_shape(64, 64, 3, Precision::BFloat16).quintics, Precision::BFloat16);
   const std::string text = table.to_text();
   CHECK_THAT(text, contains("root_optim coefficients 1\n"));
   CHECK_THAT(text, contains("entry 64 96 float32 gram designed\n"));
@@ -108,16 +108,16 @@ TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
   read(copy, "# a comment\n\n" + text);
   CHECK(copy.size() == 2);
   CHECK(copy.to_text() == text);
-  CHECK(copy.find(64, 96)->schedule == designed.schedule);
+  CHECK(copy.find(64, 96)->quintics == designed.quintics);
   CHECK(copy.find(64, 96)->form == Form::Gram);
   CHECK(copy.find(64, 96)->spectrum.sigma == designed.spectrum.sigma);
   CHECK(copy.find(64, 96)->spectrum.weight == designed.spectrum.weight);
 
   // Reading replaces what is there and keeps the rest.
-  copy.set(64, 96, CoefficientSet::you().schedule(1, 1, 5));
-  copy.set(8, 8, CoefficientSet::you().schedule(1, 1, 5));
+  copy.set(64, 96, CoefficientSet::you().quintics(1, 1, 5));
+  copy.set(8, 8, CoefficientSet::you().quintics(1, 1, 5));
   read(copy, text);
-  CHECK(copy.find(64, 96)->schedule == designed.schedule);
+  CHECK(copy.find(64, 96)->quintics == designed.quintics);
   CHECK(copy.size() == 3);
 }
 
@@ -128,9 +128,9 @@ TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of 
   for (const int64_t n : {512, 1024, 4096}) {
     const Spectrum spectrum = gaussian_spectrum(512, n, Normalization::Schatten8, 32);
     const double own =
-        expected_mse(design_for_shape(512, n, 5, Precision::Float32, gaussian).schedule, spectrum);
-    const double mixed = expected_mse(design_for_shape(512, n, 5).schedule, spectrum);
-    const double shipped = expected_mse(default_schedule(5, Precision::Float32), spectrum);
+        expected_mse(design_for_shape(512, n, 5, Precision::Float32, gaussian).quintics, spectrum);
+    const double mixed = expected_mse(design_for_shape(512, n, 5).quintics, spectrum);
+    const double shipped = expected_mse(shipped_quintics(5, Precision::Float32), spectrum);
     INFO("512 x " << n << ": own " << own << ", mixture " << mixed << ", shipped " << shipped);
     CHECK(own < (n == 512 ? 1.0 : 0.5) * shipped);  // a square one is what the mixture holds
     CHECK(own < mixed);

@@ -49,7 +49,7 @@ TEST_CASE("singular values and their mean squared error by hand", "[diagnostics]
 
 TEST_CASE("relative error is the root of the MSE where singular vectors agree", "[diagnostics]") {
   const at::Tensor x = test::gaussian({16, 40}, 72);
-  const at::Tensor y = root_optim::orthogonalize(x, CoefficientSet::jordan().schedule(16, 40, 5));
+  const at::Tensor y = root_optim::orthogonalize(x, CoefficientSet::jordan().quintics(16, 40, 5));
   CHECK_THAT(relative_error(y, exact_polar(x)), is_close(std::sqrt(singular_value_mse(y))));
 }
 
@@ -103,7 +103,7 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
       std::make_unique<RootOptions>(published_split().names({"w", "bias", "unused"})));
   groups.emplace_back(
       std::vector<at::Tensor>{qkv},
-      std::make_unique<RootOptions>(published_split().layout(Layout().split_rows(3))));
+      std::make_unique<RootOptions>(published_split().layout(MatrixLayout().split_rows(3))));
   Root root(groups);
   test::train(root, {w, bias, qkv}, 0, 3);
   for (const at::Tensor& p : {w, bias, qkv}) test::set_gradient(p, test::gradient_of(p.sizes(), 4));

@@ -88,9 +88,9 @@ TEST_CASE("what nobody else needs is written over", "[workspace]") {
   const Plain::Options options(0.05);
   CHECK(counts(plain, {{64, 96}}, options) == std::make_pair(0, 3));
   CHECK(counts(plain, {{96, 16}, {96, 16}, {32, 8, 3, 3}}, options) == std::make_pair(0, 6));
-  CHECK(counts(plain, {{4, 16, 24}}, Plain::Options(options).layout(Layout().batch(true))) ==
+  CHECK(counts(plain, {{4, 16, 24}}, Plain::Options(options).layout(MatrixLayout().batch(true))) ==
         std::make_pair(0, 3));
-  const auto blocks = Layout().split_rows(std::vector<int64_t>{16, 32, 16});
+  const auto blocks = MatrixLayout().split_rows(std::vector<int64_t>{16, 32, 16});
   CHECK(counts(plain, {{64, 16}}, Plain::Options(options).layout(blocks)) == std::make_pair(0, 9));
   // Without Nesterov the momentum itself is orthogonalized.
   CHECK(counts(plain, {{64, 96}}, Plain::Options(options).nesterov(false)) == std::make_pair(3, 0));
@@ -134,7 +134,7 @@ TEST_CASE("only the first step allocates matrices", "[workspace]") {
                            .filter(SoftThreshold().relative_to_rms(1))
                            .filter_place(FilterPlace::Gradient)),
         gradient);
-  check(Root(blocks, RootOptions(0.05).layout(Layout().split_rows(3))), blocks);
+  check(Root(blocks, RootOptions(0.05).layout(MatrixLayout().split_rows(3))), blocks);
   if (ROOT_OPTIM_HAS_FUSED_ADAMW == 0) return;  // the plain form of AdamW allocates its results
   // Copies of AdamW's gradients: larger than all that the matrices take, or many beside it.
   for (const Tensors& others :

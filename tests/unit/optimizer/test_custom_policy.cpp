@@ -62,7 +62,7 @@ TEST_CASE("a user's policies take the place of ours", "[custom_policy]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor start = test::gaussian({12, 16}, 61);
   const at::Tensor p = test::parameter(start.to(device));
-  Custom optimizer({p}, clipped_at(0.25).momentum(0).weight_decay(0.5).scale(LrScale::None));
+  Custom optimizer({p}, clipped_at(0.25).momentum(0).weight_decay(0.5).scale(LrScale::Unscaled));
   const at::Tensor gradient = test::gradient_of(p.sizes(), 1);
   test::set_gradient(p, gradient);
   optimizer.step();
@@ -163,7 +163,7 @@ TEST_CASE("the exact polar factor as orthogonalizer", "[custom_policy][exact_pol
                          .rule(Rule::Orthogonalized)
                          .momentum(0)
                          .weight_decay(0)
-                         .scale(LrScale::None)
+                         .scale(LrScale::Unscaled)
                          .orthogonalizer(ExactPolar().tolerance(1e-12)));
     test::set_gradient(p, gradient);
     exact.step();

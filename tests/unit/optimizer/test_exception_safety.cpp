@@ -51,7 +51,7 @@ struct Model {
             std::vector<torch::optim::OptimizerParamGroup>{
                 {Tensors(parameters.begin(), parameters.end() - 1)},
                 {Tensors{parameters.back()},
-                 std::make_unique<Options>(Options(options).layout(Layout().split_rows(3)))}},
+                 std::make_unique<Options>(Options(options).layout(MatrixLayout().split_rows(3)))}},
             options) {}
 
   std::vector<Snapshot> snapshots() {

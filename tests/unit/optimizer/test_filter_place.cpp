@@ -42,7 +42,7 @@ TEST_CASE("a filter on the gradient acts before the momentum", "[filter_place]")
        {SoftThreshold(), SoftThreshold().scaled(2), SoftThreshold().absolute(0.5)}) {
     const at::Tensor start = test::gaussian({24, 6, 3}, 1).to(on(device, dtype));
     const at::Tensor p = test::parameter(start), q = test::parameter(start);
-    const Layout layout = Layout().split_rows(blocks);
+    const MatrixLayout layout = MatrixLayout().split_rows(blocks);
     Root root({p},
               RootOptions(0.1).filter(filter).filter_place(FilterPlace::Gradient).layout(layout));
     auto options = Unfiltered::Options(0.1).layout(layout).momentum_form(MomentumForm::Sum);
@@ -110,7 +110,7 @@ TEST_CASE("a filter on all gradients leaves matrices to their layout", "[filter_
   for (const auto place : {FilterPlace::Gradient, FilterPlace::AllGradients}) {
     const at::Tensor start = test::gaussian({24, 18}, 1);
     const at::Tensor p = test::parameter(start), q = test::parameter(start);
-    const Layout layout = Layout().split_rows(3);
+    const MatrixLayout layout = MatrixLayout().split_rows(3);
     Root root({p}, RootOptions(0.1).filter_place(place).layout(layout));
     Unfiltered by_hand({q}, Unfiltered::Options(0.1).layout(layout));
     const at::Tensor gradient = test::gradient_of({24, 18}, 1);

@@ -105,9 +105,10 @@ TEST_CASE("the tests above look for CUDA kernels where LibTorch has them", "[ope
 
 TEST_CASE("a step on meta tensors takes every layout", "[operators]") {
   const auto where = on(at::kMeta, at::kFloat);
-  for (const Layout& layout :
-       {Layout().split_rows(3), Layout().split_rows({32, 8, 8}), Layout().out_dim(1),
-        Layout().batch(true), Layout().split_rows(2).out_dim(1)}) {
+  for (const MatrixLayout& layout :
+       {MatrixLayout().split_rows(3), MatrixLayout().split_rows({32, 8, 8}),
+        MatrixLayout().out_dim(1), MatrixLayout().batch(true),
+        MatrixLayout().split_rows(2).out_dim(1)}) {
     const at::Tensor p = at::empty({48, 24, 8}, where).requires_grad_(true);
     p.mutable_grad() = at::zeros_like(p);
     Root root({p}, RootOptions().rule(Rule::Orthogonalized).layout(layout));
@@ -143,7 +144,7 @@ TEST_CASE("the operators of a step grow with the shapes, not with the parameters
   INFO(of_two << " for two parameters of each shape");
   CHECK(calls(20, RootOptions()) == of_two);
   // One by one, as soon as the workspace says so.
-  CHECK(calls(20, RootOptions().workspace(0)) > 5 * of_two);
+  CHECK(calls(20, RootOptions().batch_bytes(0)) > 5 * of_two);
 }
 
 TEST_CASE("the recorder sees what synchronizes", "[operators]") {

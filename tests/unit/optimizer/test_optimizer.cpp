@@ -98,7 +98,7 @@ TEST_CASE("groups keep their complete options", "[optimizer][groups]") {
                            .filter(SoftThreshold().quantile(0.5))
                            .orthogonalizer(AdaNewton().steps(7))
                            .rule(Rule::Orthogonalized)
-                           .layout(Layout().split_rows(2))
+                           .layout(MatrixLayout().split_rows(2))
                            .names({"b"});
   // A group that states the constructor's defaults keeps them, too: nothing is merged.
   Root root({Group({a}), group({b}, special), group({c}, RootOptions())},
@@ -187,7 +187,7 @@ TEST_CASE("Auto takes matrices of rank >= 2 that suit and leaves the rest to Ada
 TEST_CASE("split blocks are matrices of their own", "[optimizer][layout]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor fused = parameter(test::gaussian({32, 12}, 83).to(device));
-  const auto check = [&](const Layout& layout, const std::vector<int64_t>& sizes) {
+  const auto check = [&](const MatrixLayout& layout, const std::vector<int64_t>& sizes) {
     const at::Tensor p = parameter(fused.detach());
     Root root({p}, RootOptions().layout(layout));
     std::vector<at::Tensor> parts;
@@ -207,17 +207,17 @@ TEST_CASE("split blocks are matrices of their own", "[optimizer][layout]") {
     CHECK_THAT(p,
                test::close_to(at::cat(parts), tolerance(Quantity::StepVsReference, at::kDouble)));
   };
-  check(Layout().split_rows(2), {16, 16});
-  check(Layout().split_rows(4), {8, 8, 8, 8});
-  check(Layout().split_rows({8, 16, 8}), {8, 16, 8});
-  check(Layout().split_rows(std::vector<int64_t>{32}), {32});  // {32} alone would be a count
+  check(MatrixLayout().split_rows(2), {16, 16});
+  check(MatrixLayout().split_rows(4), {8, 8, 8, 8});
+  check(MatrixLayout().split_rows({8, 16, 8}), {8, 16, 8});
+  check(MatrixLayout().split_rows(std::vector<int64_t>{32}), {32});  // {32} alone would be a count
 }
 
 TEST_CASE("rank > 2 is flattened, batched or turned", "[optimizer][layout]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::Tensor start = test::gaussian({12, 10, 3, 3}, 84).to(device);
   // `as_matrix` takes a tensor of the parameter's shape to what is orthogonalized; trains that.
-  const auto check = [&](const at::Tensor& value, const Layout& layout, auto as_matrices) {
+  const auto check = [&](const at::Tensor& value, const MatrixLayout& layout, auto as_matrices) {
     const at::Tensor p = parameter(value);
     Root root({p}, RootOptions().rule(Rule::Orthogonalized).layout(layout));
     std::vector<at::Tensor> matrices;
@@ -239,19 +239,19 @@ TEST_CASE("rank > 2 is flattened, batched or turned", "[optimizer][layout]") {
     }
   };
   using Tensors = std::vector<at::Tensor>;
-  check(start, Layout(), [](const at::Tensor& t) { return Tensors{t.reshape({12, 90})}; });
-  check(start, Layout().out_dim(1), [](const at::Tensor& t) {
+  check(start, MatrixLayout(), [](const at::Tensor& t) { return Tensors{t.reshape({12, 90})}; });
+  check(start, MatrixLayout().out_dim(1), [](const at::Tensor& t) {
     return Tensors{t.transpose(0, 1).reshape({10, 108})};
   });
-  check(start, Layout().split_rows(3).out_dim(1), [](const at::Tensor& t) {
+  check(start, MatrixLayout().split_rows(3).out_dim(1), [](const at::Tensor& t) {
     Tensors blocks;
     for (const at::Tensor& b : t.chunk(3)) blocks.push_back(b.transpose(0, 1).reshape({10, 36}));
     return blocks;
   });
-  check(start, Layout().split_rows({4, 8}), [](const at::Tensor& t) {
+  check(start, MatrixLayout().split_rows({4, 8}), [](const at::Tensor& t) {
     return Tensors{t.narrow(0, 0, 4).reshape({4, 90}), t.narrow(0, 4, 8).reshape({8, 90})};
   });
-  check(start.reshape({6, 2, 10, 9}), Layout().batch(true), [](const at::Tensor& t) {
+  check(start.reshape({6, 2, 10, 9}), MatrixLayout().batch(true), [](const at::Tensor& t) {
     return t.reshape({12, 10, 9}).unbind();
   });
 }

@@ -39,7 +39,7 @@ TEST_CASE("options out of range are refused by name and value", "[errors][option
   refused(RootOptions(-1e-3), "expected lr to be finite in float32 and >= 0, got -0.001");
   refused(RootOptions(inf), "expected lr to be finite in float32 and >= 0, got inf");
   refused(RootOptions(nan), "expected lr to be finite in float32 and >= 0, got nan");
-  refused(RootOptions().workspace(-1), "expected workspace >= 0, got -1");
+  refused(RootOptions().batch_bytes(-1), "expected batch_bytes >= 0, got -1");
   refused(RootOptions().weight_decay(-0.1),
           "expected weight_decay to be finite in float32 and >= 0, got -0.1");
   refused(RootOptions().weight_decay(nan),
@@ -80,10 +80,11 @@ TEST_CASE("parameters that cannot be optimized are refused by place", "[errors][
           RootOptions().rule(Rule::Orthogonalized));
   refused({ok},
           "expected split_rows to divide the first dimension, got 5 blocks for shape [16, 24]",
-          RootOptions().layout(Layout().split_rows(5)));
-  refused({ok}, "got [8, 9] for shape [16, 24]", RootOptions().layout(Layout().split_rows({8, 9})));
+          RootOptions().layout(MatrixLayout().split_rows(5)));
+  refused({ok}, "got [8, 9] for shape [16, 24]",
+          RootOptions().layout(MatrixLayout().split_rows({8, 9})));
   refused({ok}, "expected out_dim < rank, got out_dim 2 for shape [16, 24]",
-          RootOptions().layout(Layout().out_dim(2)));
+          RootOptions().layout(MatrixLayout().out_dim(2)));
   refused({ok}, "expected no names or one per parameter, got 2 names for 1 parameters",
           RootOptions().names({"a", "b"}));
 }
@@ -250,7 +251,7 @@ TEST_CASE("an unsafe set is refused when it meets a matrix, and changes nothing"
           "[errors][step]") {
   const at::Tensor p = matrix();
   const at::Tensor before = p.detach().clone();
-  const Quintic escaping = CoefficientSet::root_paper().schedule(2048, 2048, 1).front();
+  const Quintic escaping = CoefficientSet::root_paper().quintics(2048, 2048, 1).front();
   Muon muon({p}, MuonOptions().orthogonalizer(
                      NewtonSchulz().coefficients(CoefficientSet::repeated(escaping, "mine"))));
   set_gradient(p, before);

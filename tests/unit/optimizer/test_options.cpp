@@ -23,7 +23,7 @@ RootOptions unusual() {
       .filter(SoftThreshold().relative_to_rms(3))
       .orthogonalizer(AdaNewton().steps(7).compute_dtype(at::kDouble))
       .rule(Rule::AdamW)
-      .layout(Layout().split_rows({8, 16}).out_dim(1))
+      .layout(MatrixLayout().split_rows({8, 16}).out_dim(1))
       .betas(std::make_tuple(0.125, 0.375))
       .eps(1e-3)
       .names({"a", "b.c"});
@@ -48,10 +48,10 @@ TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   CHECK(options.orthogonalizer().form() == Form::Auto);
   CHECK_FALSE(options.orthogonalizer().compute_dtype().has_value());
   CHECK(options.rule() == Rule::Auto);
-  CHECK(options.layout() == Layout());
+  CHECK(options.layout() == MatrixLayout());
   CHECK(options.betas() == std::make_tuple(0.9, 0.95));
   CHECK(options.eps() == 1e-8);
-  CHECK(options.workspace() == 16 * 1024 * 1024);
+  CHECK(options.batch_bytes() == 16 * 1024 * 1024);
   CHECK(options.names().empty());
 }
 
@@ -91,7 +91,7 @@ TEST_CASE("options are equal when every field is", "[options]") {
       [](auto& o) { o.momentum_form(MomentumForm::Ema); },
       [](auto& o) { o.nesterov(false); },
       [](auto& o) { o.weight_decay(0.5); },
-      [](auto& o) { o.scale(LrScale::None); },
+      [](auto& o) { o.scale(LrScale::Unscaled); },
       [](auto& o) { o.filter(SoftThreshold().quantile(0.5)); },
       [](auto& o) { o.filter(SoftThreshold().absolute(0.9)); },
       [](auto& o) { o.filter(SoftThreshold::published()); },
@@ -104,7 +104,7 @@ TEST_CASE("options are equal when every field is", "[options]") {
       [](auto& o) { o.orthogonalizer(AdaNewton().form(Form::Direct)); },
       [](auto& o) { o.orthogonalizer(AdaNewton().compute_dtype(at::kFloat)); },
       [](auto& o) { o.rule(Rule::AdamW); },
-      [](auto& o) { o.layout(Layout().batch(true)); },
+      [](auto& o) { o.layout(MatrixLayout().batch(true)); },
       [](auto& o) { o.betas(std::make_tuple(0.9, 0.9)); },
       [](auto& o) { o.eps(1e-7); },
       [](auto& o) { o.names({"a"}); }};

@@ -105,7 +105,7 @@ struct Identity {
 using Plain = OrthogonalizedOptimizer<NoFilter, Identity>;
 
 Plain::Options plain_options(double lr) {
-  return matrices<Plain>(lr).scale(LrScale::None).nesterov(false);
+  return matrices<Plain>(lr).scale(LrScale::Unscaled).nesterov(false);
 }
 
 at::Tensor integers(at::IntArrayRef shape, uint64_t seed) {
@@ -257,10 +257,10 @@ TEST_CASE("peer: tensors that the caller owns", "[peer][optimizer]") {
     CHECK(closeness(change, at::ones_like(change), 1e-5, 1e-8) <= 1);
   }
   const Tensors by_muon = moved([](const Tensors& p) {
-    return Muon(p, matrices<Muon>(1.0).weight_decay(0).scale(LrScale::None));
+    return Muon(p, matrices<Muon>(1.0).weight_decay(0).scale(LrScale::Unscaled));
   });
   double image = 1;  // of the singular value 1, the only one
-  for (const auto& [a, b, c] : CoefficientSet::jordan().schedule(2, 2, 5)) {
+  for (const auto& [a, b, c] : CoefficientSet::jordan().quintics(2, 2, 5)) {
     image = a * image + b * std::pow(image, 3) + c * std::pow(image, 5);
   }
   for (const at::Tensor& change : by_muon) {

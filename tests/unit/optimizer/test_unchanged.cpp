@@ -82,15 +82,15 @@ TEST_CASE("numbers beyond float32 and values that are no enumerators are refused
 }
 
 TEST_CASE("braces hold sizes, a number counts", "[unchanged]") {
-  CHECK(matrix_shapes({32, 8}, Layout().split_rows({32})).size() == 1);
-  CHECK(matrix_shapes({32, 8}, Layout().split_rows(32)).size() == 32);
+  CHECK(matrix_shapes({32, 8}, MatrixLayout().split_rows({32})).size() == 1);
+  CHECK(matrix_shapes({32, 8}, MatrixLayout().split_rows(32)).size() == 32);
 }
 
 TEST_CASE("a layout's sizes cannot overflow", "[unchanged]") {
   const int64_t huge = std::numeric_limits<int64_t>::max();
-  CHECK_THROWS_WITH(matrix_shapes({10, 8}, Layout().split_rows({huge, huge, 12})),
+  CHECK_THROWS_WITH(matrix_shapes({10, 8}, MatrixLayout().split_rows({huge, huge, 12})),
                     contains("to add up to the first dimension"));
-  CHECK_THROWS_WITH(matrix_shapes({0, 8}, Layout().split_rows(int64_t{1} << 40)),
+  CHECK_THROWS_WITH(matrix_shapes({0, 8}, MatrixLayout().split_rows(int64_t{1} << 40)),
                     contains("at most as many blocks as rows"));
 }
 
@@ -178,7 +178,8 @@ TEST_CASE("loading refuses names and layouts that do not fit, and keeps what the
   }
   {
     Root other(Tensors{a, b});
-    static_cast<RootOptions&>(other.param_groups()[0].options()).layout(Layout().split_rows(5));
+    static_cast<RootOptions&>(other.param_groups()[0].options())
+        .layout(MatrixLayout().split_rows(5));
     refuses(other, "5 blocks for shape [16, 24]");
   }
 }

@@ -35,7 +35,7 @@ TEST_CASE("the budget decides the number of steps by shape", "[ada_newton]") {
   for (const int64_t cols : {300, 1000, 4000, 9000, 60000}) {
     const int64_t steps = policy.steps_for(600, cols, Precision::Float32);
     INFO("600 x " << cols << ": " << steps << " steps");
-    CHECK(root_optim::plan_iteration(600, cols, policy.schedule(600, cols, Precision::Float32),
+    CHECK(root_optim::plan_iteration(600, cols, policy.quintics(600, cols, Precision::Float32),
                                      Precision::Float32)
               .cost <= root_optim::direct_flops(600, cols, 5));
   }
@@ -53,7 +53,7 @@ TEST_CASE("the shipped triples are valid in every precision", "[ada_newton]") {
       root_optim::ValidationOptions::for_precision(precision, root_optim::Normalization::Schatten8);
   for (int64_t n = root_optim::min_default_steps; n <= root_optim::max_default_steps; ++n) {
     const auto report =
-        root_optim::validate_schedule(AdaNewton().steps(n).schedule(64, 96, precision), limits);
+        root_optim::validate_quintics(AdaNewton().steps(n).quintics(64, 96, precision), limits);
     INFO(n << " steps: " << report.reason);
     CHECK(report.valid);
   }
@@ -64,20 +64,20 @@ TEST_CASE("AdaNewton is orthogonalize with its schedule", "[ada_newton]") {
   const at::Tensor x = test::gaussian({2, 16, 40}, 131).to(device);
   const AdaNewton policy;
   CHECK_THAT(policy(x), test::same_as(root_optim::orthogonalize(
-                            x, policy.schedule(16, 40, Precision::Float64))));
+                            x, policy.quintics(16, 40, Precision::Float64))));
 }
 
 TEST_CASE("an entry of the table comes before the shipped triples", "[ada_newton]") {
   using root_optim::CoefficientSet;
   root_optim::CoefficientTable table;
-  const root_optim::Schedule you = CoefficientSet::you().schedule(1, 1, 5);
+  const root_optim::Quintics you = CoefficientSet::you().quintics(1, 1, 5);
   table.set(40, 16, you);
   const AdaNewton policy = AdaNewton().steps(7).table(table);
-  CHECK(policy.schedule(16, 40, Precision::Float32) == you);
+  CHECK(policy.quintics(16, 40, Precision::Float32) == you);
   CHECK(policy.steps_for(16, 40, Precision::Float64) == 5);
-  CHECK(policy.schedule(16, 40, Precision::BFloat16) == root_optim::default_schedule(7));
-  CHECK(policy.schedule(16, 41, Precision::Float32) ==
-        root_optim::default_schedule(7, Precision::Float32));
+  CHECK(policy.quintics(16, 40, Precision::BFloat16) == root_optim::shipped_quintics(7));
+  CHECK(policy.quintics(16, 41, Precision::Float32) ==
+        root_optim::shipped_quintics(7, Precision::Float32));
   const at::Tensor x = test::gaussian({2, 16, 40}, 132);
   CHECK_THAT(policy(x), test::same_as(root_optim::orthogonalize(x, you)));
 
@@ -91,8 +91,8 @@ TEST_CASE("an entry of the table comes before the shipped triples", "[ada_newton
              test::same_as(root_optim::orthogonalize(x, you, gram)));
   CHECK(policy.table().find(16, 40)->form == Form::Auto);  // the policy has a copy of its own
 
-  CHECK(AdaNewton(policy).table({}).schedule(16, 40, Precision::Float32) ==
-        root_optim::default_schedule(7, Precision::Float32));
+  CHECK(AdaNewton(policy).table({}).quintics(16, 40, Precision::Float32) ==
+        root_optim::shipped_quintics(7, Precision::Float32));
 }
 
 TEST_CASE("the shipped triples are within a few percent of designs for a shape", "[ada_newton]") {
@@ -104,7 +104,7 @@ TEST_CASE("the shipped triples are within a few percent of designs for a shape",
       const auto parts = root_optim::shape_spectra(m, n);
       double shipped = 0;
       for (const auto& [weight, spectrum] : parts) {
-        const auto triples = root_optim::default_schedule(steps, Precision::Float32);
+        const auto triples = root_optim::shipped_quintics(steps, Precision::Float32);
         shipped += weight * std::sqrt(root_optim::expected_mse(triples, spectrum));
       }
       INFO(m << " x " << n << ", " << steps << " steps");
@@ -115,7 +115,7 @@ TEST_CASE("the shipped triples are within a few percent of designs for a shape",
 
 TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
   root_optim::CoefficientTable table;
-  table.set(8, 24, root_optim::default_schedule(4));
+  table.set(8, 24, root_optim::shipped_quintics(4));
   for (const AdaNewton& policy :
        {AdaNewton(), AdaNewton().steps(8), AdaNewton().budget(2).form(Form::Direct),
         AdaNewton().compute_dtype(at::kBFloat16), AdaNewton().table(table)}) {
@@ -142,7 +142,7 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
 TEST_CASE("coefficients that an older version designed on first use must be in the table",
           "[ada_newton][policy][errors]") {
   root_optim::CoefficientTable table;
-  table.set(8, 24, root_optim::default_schedule(4));
+  table.set(8, 24, root_optim::shipped_quintics(4));
   root_optim::Fields fields;
   AdaNewton().table(table).serialize(fields);
   fields.set("model", std::vector<double>{0.2, 0.1, 100});

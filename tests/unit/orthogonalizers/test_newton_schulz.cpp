@@ -21,7 +21,7 @@ using root_optim::Form;
 using root_optim::NewtonSchulz;
 using root_optim::Normalization;
 using root_optim::OrthogonalizeOptions;
-using root_optim::Schedule;
+using root_optim::Quintics;
 using test::on;
 using test::Quantity;
 using test::tolerance;
@@ -32,14 +32,14 @@ const std::vector<Normalization> kNormalizations{
     Normalization::FrobeniusFloor, Normalization::FrobeniusPlus, Normalization::Schatten8};
 
 /// Sets whose slope at zero stays below the 1100 that the bounds of Quantity::Orthogonalize assume.
-std::vector<Schedule> schedules() {
-  return {CoefficientSet::jordan().schedule(64, 64, 5), CoefficientSet::you().schedule(64, 64, 5),
-          CoefficientSet::polar_express().schedule(64, 64, 5),
-          CoefficientSet::cubic().schedule(64, 64, 12)};
+std::vector<Quintics> schedules() {
+  return {CoefficientSet::jordan().quintics(64, 64, 5), CoefficientSet::you().quintics(64, 64, 5),
+          CoefficientSet::polar_express().quintics(64, 64, 5),
+          CoefficientSet::cubic().quintics(64, 64, 12)};
 }
 
 /// Polar Express and its limit: enough steps to lift 1e-10 of the largest singular value to 1.
-Schedule converging() { return CoefficientSet::polar_express().schedule(64, 64, 36); }
+Quintics converging() { return CoefficientSet::polar_express().quintics(64, 64, 36); }
 
 at::Tensor float64(const at::Tensor& t) { return t.to(at::kCPU, at::kDouble); }
 
@@ -54,7 +54,7 @@ TEST_CASE("orthogonalize maps every singular value through the polynomials", "[n
   for (const auto& [name, matrix] : test::hard_spectra()) {
     const at::Tensor x = matrix.to(on(device, dtype));
     for (const Normalization normalization : kNormalizations) {
-      for (const Schedule& schedule : schedules()) {
+      for (const Quintics& schedule : schedules()) {
         OrthogonalizeOptions options = test::normalized_by(normalization);
         options.compute_dtype = dtype;
         options.form = form;
@@ -90,7 +90,7 @@ TEST_CASE("no compute dtype leaves the output bound on any spectrum", "[newton_s
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType compute = GENERATE(at::kDouble, at::kFloat, at::kBFloat16);
   const Form form = GENERATE(Form::Auto, Form::Direct, Form::Gram);
-  const Schedule schedule = CoefficientSet::polar_express(1.05).schedule(64, 64, 8);
+  const Quintics schedule = CoefficientSet::polar_express(1.05).quintics(64, 64, 8);
   for (const auto& [name, matrix] : test::hard_spectra()) {
     for (const Normalization normalization : kNormalizations) {
       OrthogonalizeOptions options = test::normalized_by(normalization);
@@ -111,7 +111,7 @@ TEST_CASE("no compute dtype leaves the output bound on any spectrum", "[newton_s
 TEST_CASE("bfloat16 products approximate the exact map", "[newton_schulz]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   if (!test::bfloat16_products_hold(device)) return;
-  const Schedule schedule = CoefficientSet::jordan().schedule(64, 64, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(64, 64, 5);
   for (const auto& x : {test::gaussian({24, 64}, 1), test::gaussian({64, 24}, 2)}) {
     for (const Normalization normalization : kNormalizations) {
       OrthogonalizeOptions options = test::normalized_by(normalization);
@@ -128,7 +128,7 @@ TEST_CASE("orthogonalize keeps shape, dtype and device and does not write its in
           "[newton_schulz]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat, at::kHalf, at::kBFloat16);
-  const Schedule schedule = CoefficientSet::jordan().schedule(8, 12, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(8, 12, 5);
   const at::Tensor base = test::gaussian({2, 3, 12, 8}, 5).to(on(device, dtype));
   for (const at::Tensor& x : {base, base.transpose(2, 3), base.select(0, 0), base[0][0],
                               base.slice(2, 0, 12, 2), base.narrow(0, 0, 0)}) {
@@ -144,7 +144,7 @@ TEST_CASE("orthogonalize keeps shape, dtype and device and does not write its in
 
 TEST_CASE("half-precision inputs are rounded once, on the way out", "[newton_schulz]") {
   const at::ScalarType dtype = GENERATE(at::kHalf, at::kBFloat16);
-  const Schedule schedule = CoefficientSet::jordan().schedule(12, 20, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(12, 20, 5);
   const at::Tensor x = test::gaussian({12, 20}, 6).to(dtype);
   CHECK_THAT(root_optim::orthogonalize(x, schedule),
              test::same_as(root_optim::orthogonalize(x.to(at::kFloat), schedule).to(dtype)));
@@ -158,7 +158,7 @@ TEST_CASE("steps without a quintic term", "[newton_schulz]") {
   const Form form = GENERATE(Form::Direct, Form::Gram);
   INFO(m << " x " << 2 * m << ", " << compute << " on " << device);
   const at::Tensor x = test::gaussian({2, m, 2 * m}, 61).to(on(device, at::kDouble));
-  const Schedule schedule = CoefficientSet::cubic().schedule(m, 2 * m, 12);
+  const Quintics schedule = CoefficientSet::cubic().quintics(m, 2 * m, 12);
   OrthogonalizeOptions options;
   options.form = form;
   options.compute_dtype = compute;
@@ -182,8 +182,8 @@ TEST_CASE("zero in, zero out", "[newton_schulz]") {
     for (const double eps : {1e-7, 0.0}) {
       options.eps = eps;
       const at::Tensor x = at::zeros({2, 9, 12}, on(device, at::kFloat));
-      for (const Schedule& schedule : {CoefficientSet::cubic().schedule(9, 12, 5),
-                                       CoefficientSet::polar_express(1.05).schedule(9, 12, 5)}) {
+      for (const Quintics& schedule : {CoefficientSet::cubic().quintics(9, 12, 5),
+                                       CoefficientSet::polar_express(1.05).quintics(9, 12, 5)}) {
         CHECK_THAT(root_optim::orthogonalize(x, schedule, options), test::same_as(x));
       }
     }
@@ -194,7 +194,7 @@ TEST_CASE("a non-finite matrix spoils no other of its batch", "[newton_schulz]")
   const at::Device device = GENERATE(from_range(test::devices()));
   const double bad =
       GENERATE(std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity());
-  const Schedule schedule = CoefficientSet::jordan().schedule(8, 12, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(8, 12, 5);
   const at::Tensor clean = test::gaussian({3, 8, 12}, 7).to(on(device, at::kFloat));
   at::Tensor spoiled = clean.clone();
   spoiled[1][2][3] = bad;
@@ -235,7 +235,7 @@ TEST_CASE("the blocked forms map singular values as the plain ones", "[newton_sc
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
   const int64_t blocks = GENERATE(2, 4);
-  const Schedule schedule = CoefficientSet::polar_express().schedule(64, 64, 5);
+  const Quintics schedule = CoefficientSet::polar_express().quintics(64, 64, 5);
   const root_optim::Precision precision =
       dtype == at::kDouble ? root_optim::Precision::Float64 : root_optim::Precision::Float32;
   for (const auto& [name, matrix] : test::hard_spectra()) {
@@ -262,7 +262,7 @@ TEST_CASE("the blocked forms map singular values as the plain ones", "[newton_sc
 TEST_CASE("large matrices take blocks and count fewer FLOP", "[newton_schulz]") {
   using root_optim::plan_iteration;
   using root_optim::Precision;
-  const Schedule schedule = CoefficientSet::jordan().schedule(1, 1, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(1, 1, 5);
   const auto plan = [&](int64_t m, int64_t n, Precision precision, Form form) {
     return plan_iteration(m, n, schedule, precision, form);
   };
@@ -284,7 +284,7 @@ TEST_CASE("large matrices take blocks and count fewer FLOP", "[newton_schulz]") 
 
 TEST_CASE("the Frobenius kinds keep their published eps", "[newton_schulz]") {
   // One step of p(x) = x is the normalization alone.
-  const Schedule identity{{1, 0, 0}};
+  const Quintics identity{{1, 0, 0}};
   const at::Tensor x = at::full({1, 1}, 3e-7, at::kDouble);
   auto options = test::normalized_by(Normalization::FrobeniusPlus);
   // 3e-7 / (3e-7 + 1e-7), and 5e-8 / max(5e-8, 1e-7)
@@ -296,7 +296,7 @@ TEST_CASE("the Frobenius kinds keep their published eps", "[newton_schulz]") {
 }
 
 TEST_CASE("orthogonalize refuses what is not a matrix or not safe", "[newton_schulz][errors]") {
-  const Schedule schedule = CoefficientSet::jordan().schedule(8, 8, 5);
+  const Quintics schedule = CoefficientSet::jordan().quintics(8, 8, 5);
   const auto with = [&](auto change) {
     OrthogonalizeOptions options;
     change(options);
@@ -337,7 +337,7 @@ TEST_CASE("orthogonalize refuses what is not a matrix or not safe", "[newton_sch
 }
 
 TEST_CASE("unsafe coefficients run only when allowed", "[newton_schulz][errors]") {
-  const Schedule published = CoefficientSet::root_paper().schedule(2048, 2048, 6);
+  const Quintics published = CoefficientSet::root_paper().quintics(2048, 2048, 6);
   // Two singular values: one in the window that the published 2048 x 2048 triple does not hold
   // back.
   const double escaping = 0.5591;  // its first local maximum
@@ -363,24 +363,24 @@ TEST_CASE("NewtonSchulz defaults to torch.optim.Muon's iteration", "[newton_schu
 
 TEST_CASE("NewtonSchulz runs its set by shape and steps", "[newton_schulz][policy]") {
   const at::Tensor x = test::gaussian({2, 12, 20}, 8);
-  const auto expected = [&](const Schedule& schedule, Normalization normalization) {
+  const auto expected = [&](const Quintics& schedule, Normalization normalization) {
     OrthogonalizeOptions options = test::normalized_by(normalization);
     options.form = Form::Direct;  // the policy's default: as published
     return root_optim::orthogonalize(x, schedule, options);
   };
-  CHECK_THAT(NewtonSchulz()(x), test::same_as(expected(CoefficientSet::jordan().schedule(12, 20, 5),
+  CHECK_THAT(NewtonSchulz()(x), test::same_as(expected(CoefficientSet::jordan().quintics(12, 20, 5),
                                                        Normalization::FrobeniusFloor)));
   const auto policy = NewtonSchulz()
                           .coefficients(CoefficientSet::polar_express())
                           .steps(9)
                           .normalization(Normalization::Schatten8);
-  CHECK_THAT(policy(x), test::same_as(expected(CoefficientSet::polar_express().schedule(12, 20, 9),
+  CHECK_THAT(policy(x), test::same_as(expected(CoefficientSet::polar_express().quintics(12, 20, 9),
                                                Normalization::Schatten8)));
   // root_paper knows four shapes, in either orientation; any other gets jordan.
   const auto paper = CoefficientSet::root_paper();
-  CHECK((paper.schedule(3072, 2048, 5)[0] == root_optim::Quintic{3.4509, -4.5790, 1.9325}));
-  CHECK((paper.schedule(2048, 3072, 5) == paper.schedule(3072, 2048, 5)));
-  CHECK((paper.schedule(12, 20, 5) == CoefficientSet::jordan().schedule(12, 20, 5)));
+  CHECK((paper.quintics(3072, 2048, 5)[0] == root_optim::Quintic{3.4509, -4.5790, 1.9325}));
+  CHECK((paper.quintics(2048, 3072, 5) == paper.quintics(3072, 2048, 5)));
+  CHECK((paper.quintics(12, 20, 5) == CoefficientSet::jordan().quintics(12, 20, 5)));
 }
 
 TEST_CASE("NewtonSchulz survives its fields", "[newton_schulz][policy]") {

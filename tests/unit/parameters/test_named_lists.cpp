@@ -15,7 +15,7 @@
 
 #include "support/training.hpp"
 
-using root_optim::Layout;
+using root_optim::MatrixLayout;
 using root_optim::param_groups;
 using root_optim::Root;
 using root_optim::RootOptions;

@@ -15,7 +15,7 @@
 
 #include "support/tolerances.hpp"
 
-using root_optim::Layout;
+using root_optim::MatrixLayout;
 using root_optim::param_groups;
 using root_optim::Root;
 using root_optim::RootOptions;
@@ -92,39 +92,39 @@ RootOptions options() { return RootOptions(0.01); }
 
 TEST_CASE("suitability: rank, smaller side, aspect and the shape of a depthwise kernel decide",
           "[routing]") {
-  const auto check = [](std::vector<int64_t> shape, const Layout& layout, bool orthogonalize,
+  const auto check = [](std::vector<int64_t> shape, const MatrixLayout& layout, bool orthogonalize,
                         const std::string& reason) {
     CAPTURE(shape, to_string(layout));
     const auto verdict = root_optim::suitability(shape, layout);
     REQUIRE(verdict.orthogonalize == orthogonalize);
     REQUIRE(verdict.reason == reason);
   };
-  check({}, Layout(), false, "rank 0");
-  check({64}, Layout(), false, "rank 1");
-  check({64}, Layout().split_rows(3), false, "rank 1");  // no layout fits: not asked
-  check({8, 8}, Layout(), true, "8x8");
-  check({7, 64}, Layout(), false, "7x64 (side < 8)");
-  check({64, 7}, Layout(), false, "64x7 (side < 8)");
-  check({0, 64}, Layout(), false, "0x64 (side < 8)");
-  check({8, 2048}, Layout(), true, "8x2048");
-  check({2049, 8}, Layout(), false, "2049x8 (aspect > 256)");
-  check({16, 3, 3, 3}, Layout(), true, "flattened to 16x27");
-  check({8, 64, 64}, Layout(), false, "flattened to 8x4096 (aspect > 256)");
-  check({8, 64, 32}, Layout(), true, "flattened to 8x2048");
-  check({16, 1, 3, 3}, Layout(), false, "shape of a depthwise kernel: size(1) = 1");
-  check({16, 1, 3}, Layout(), false, "flattened to 16x3 (side < 8)");
-  check({1, 1, 64}, Layout(), false, "flattened to 1x64 (side < 8)");
+  check({}, MatrixLayout(), false, "rank 0");
+  check({64}, MatrixLayout(), false, "rank 1");
+  check({64}, MatrixLayout().split_rows(3), false, "rank 1");  // no layout fits: not asked
+  check({8, 8}, MatrixLayout(), true, "8x8");
+  check({7, 64}, MatrixLayout(), false, "7x64 (side < 8)");
+  check({64, 7}, MatrixLayout(), false, "64x7 (side < 8)");
+  check({0, 64}, MatrixLayout(), false, "0x64 (side < 8)");
+  check({8, 2048}, MatrixLayout(), true, "8x2048");
+  check({2049, 8}, MatrixLayout(), false, "2049x8 (aspect > 256)");
+  check({16, 3, 3, 3}, MatrixLayout(), true, "flattened to 16x27");
+  check({8, 64, 64}, MatrixLayout(), false, "flattened to 8x4096 (aspect > 256)");
+  check({8, 64, 32}, MatrixLayout(), true, "flattened to 8x2048");
+  check({16, 1, 3, 3}, MatrixLayout(), false, "shape of a depthwise kernel: size(1) = 1");
+  check({16, 1, 3}, MatrixLayout(), false, "flattened to 16x3 (side < 8)");
+  check({1, 1, 64}, MatrixLayout(), false, "flattened to 1x64 (side < 8)");
   // A layout says what the shape alone does not: these are matrices.
-  check({16, 1, 64, 64}, Layout().batch(true), true, "a batch of 64x64");
-  check({32, 1, 3, 3}, Layout().split_rows(2), true, "2 of 16x9");
-  check({16, 1}, Layout(), false, "16x1 (side < 8)");
-  check({48, 16}, Layout().split_rows(3), true, "3 of 16x16");
-  check({21, 16}, Layout().split_rows(3), false, "7x16 (side < 8)");
-  check({40, 16}, Layout().split_rows({16, 16, 8}), true, "3 matrices of several shapes");
-  check({36, 16}, Layout().split_rows({16, 16, 4}), false, "4x16 (side < 8)");
-  check({8, 32, 4, 4}, Layout().out_dim(1), true, "32x128");
-  check({4, 16, 32}, Layout().batch(true), true, "a batch of 16x32");
-  REQUIRE_THROWS_WITH(root_optim::suitability({10, 16}, Layout().split_rows(3)),
+  check({16, 1, 64, 64}, MatrixLayout().batch(true), true, "a batch of 64x64");
+  check({32, 1, 3, 3}, MatrixLayout().split_rows(2), true, "2 of 16x9");
+  check({16, 1}, MatrixLayout(), false, "16x1 (side < 8)");
+  check({48, 16}, MatrixLayout().split_rows(3), true, "3 of 16x16");
+  check({21, 16}, MatrixLayout().split_rows(3), false, "7x16 (side < 8)");
+  check({40, 16}, MatrixLayout().split_rows({16, 16, 8}), true, "3 matrices of several shapes");
+  check({36, 16}, MatrixLayout().split_rows({16, 16, 4}), false, "4x16 (side < 8)");
+  check({8, 32, 4, 4}, MatrixLayout().out_dim(1), true, "32x128");
+  check({4, 16, 32}, MatrixLayout().batch(true), true, "a batch of 16x32");
+  REQUIRE_THROWS_WITH(root_optim::suitability({10, 16}, MatrixLayout().split_rows(3)),
                       contains("to divide the first dimension"));
 }
 
@@ -377,7 +377,7 @@ TEST_CASE("route: one option sends to AdamW what is unknown", "[routing]") {
         if (entry.name == "mine.mystery") entry.layout.split_rows(2);
       },
       routing);
-  REQUIRE(options_of(groups[1]).layout() == Layout().split_rows(2));
+  REQUIRE(options_of(groups[1]).layout() == MatrixLayout().split_rows(2));
   REQUIRE(options_of(groups[1]).names() == std::vector<std::string>{"mine.mystery"});
   REQUIRE_THROWS_WITH(RoutingOptions().unknown(Rule::Orthogonalized),
                       contains("expected auto or adamw, got orthogonalized"));
@@ -634,9 +634,9 @@ TEST_CASE("route: overrides as docs/routing.md shows them", "[routing]") {
   });
   // example-end
   REQUIRE(groups.size() == 4);
-  REQUIRE(options_of(groups[0]).layout() == Layout().split_rows(3));
-  REQUIRE(options_of(groups[1]).layout() == Layout().split_rows({64, 16, 16}));
-  REQUIRE(options_of(groups[2]).layout() == Layout().batch(true));
+  REQUIRE(options_of(groups[0]).layout() == MatrixLayout().split_rows(3));
+  REQUIRE(options_of(groups[1]).layout() == MatrixLayout().split_rows({64, 16, 16}));
+  REQUIRE(options_of(groups[2]).layout() == MatrixLayout().batch(true));
   REQUIRE(options_of(groups[3]).rule() == Rule::AdamW);
   static_cast<RootOptions&>(groups.back().options()).weight_decay(0);
   Root optimizer(groups);  // accepts all four
@@ -648,29 +648,29 @@ TEST_CASE("route: a layout alone asks for the judgment of the matrices that it m
           "[routing]") {
   struct Case {
     std::vector<int64_t> shape;
-    Layout layout;
+    MatrixLayout layout;
     std::string reason;  // empty: an error, which says `refused`
     std::string refused;
   };
-  const auto batched = Layout().batch(true);
+  const auto batched = MatrixLayout().batch(true);
   const std::vector<Case> cases{
       {{8, 64, 64}, batched, "a batch of 64x64", ""},  // flattened: aspect 512
       {{4, 64, 64}, batched, "a batch of 64x64", ""},  // flattened: side 4
       {{8, 128, 128}, batched, "a batch of 128x128", ""},
       {{8, 64, 32}, batched, "a batch of 64x32", ""},  // flattened: aspect 256, suitable as it was
       {{16, 1, 8, 8}, batched, "a batch of 8x8", ""},  // flattened: looks depthwise
-      {{4096, 8}, Layout().split_rows(64), "64 of 64x8", ""},
-      {{4096, 8}, Layout().split_rows(512), "512 of 8x8", ""},
-      {{4096, 8}, Layout().split_rows(2), "2 of 2048x8", ""},
-      {{2400, 8}, Layout().split_rows(300), "300 of 8x8", ""},
-      {{2400, 8}, Layout().split_rows({1200, 1200}), "2 of 1200x8", ""},
-      {{4, 64, 8}, Layout().out_dim(1), "64x32", ""},
-      {{4096, 8}, Layout().split_rows(1024), "", "4x8 (side < 8)"},
-      {{4098, 8}, Layout().split_rows(2), "", "2049x8 (aspect > 256)"},
-      {{2400, 8}, Layout().split_rows({2393, 7}), "", "2393x8 (aspect > 256)"},
+      {{4096, 8}, MatrixLayout().split_rows(64), "64 of 64x8", ""},
+      {{4096, 8}, MatrixLayout().split_rows(512), "512 of 8x8", ""},
+      {{4096, 8}, MatrixLayout().split_rows(2), "2 of 2048x8", ""},
+      {{2400, 8}, MatrixLayout().split_rows(300), "300 of 8x8", ""},
+      {{2400, 8}, MatrixLayout().split_rows({1200, 1200}), "2 of 1200x8", ""},
+      {{4, 64, 8}, MatrixLayout().out_dim(1), "64x32", ""},
+      {{4096, 8}, MatrixLayout().split_rows(1024), "", "4x8 (side < 8)"},
+      {{4098, 8}, MatrixLayout().split_rows(2), "", "2049x8 (aspect > 256)"},
+      {{2400, 8}, MatrixLayout().split_rows({2393, 7}), "", "2393x8 (aspect > 256)"},
       {{4, 64, 7}, batched, "", "64x7 (side < 8)"},
-      {{4, 6}, Layout().split_rows(2), "", "2x6 (side < 8)"},
-      {{4096, 8}, Layout().split_rows(5), "", "to divide the first dimension"},
+      {{4, 6}, MatrixLayout().split_rows(2), "", "2x6 (side < 8)"},
+      {{4096, 8}, MatrixLayout().split_rows(5), "", "to divide the first dimension"},
       {{4096, 8}, batched, "", "4096x8 (aspect > 256)"},
   };
   for (const Case& c : cases) {
@@ -731,7 +731,7 @@ TEST_CASE("route: a layout alone is no rule for what follows AdamW by type or na
                         contains("expected Rule::Orthogonalized beside a layout") &&
                             contains("'" + entry.name + "'") && contains(entry.reason));
     const auto insists = with(Rule::Orthogonalized).entries();
-    REQUIRE(entry_of(insists, entry.name).layout == Layout().split_rows(2));
+    REQUIRE(entry_of(insists, entry.name).layout == MatrixLayout().split_rows(2));
     const auto asks = with(Rule::Auto).entries();  // the shape is then all that counts
     REQUIRE(entry_of(asks, entry.name).rule == Rule::Orthogonalized);
   }
@@ -757,7 +757,7 @@ TEST_CASE("route: AdamW and a layout in one override contradict each other", "[r
   const auto table =
       with("lstm.weight_ih_l0", [](RoutingEntry& e) { e.rule = Rule::AdamW; }).entries();
   REQUIRE(entry_of(table, "lstm.weight_ih_l0").rule == Rule::AdamW);
-  REQUIRE(entry_of(table, "lstm.weight_ih_l0").layout == Layout());
+  REQUIRE(entry_of(table, "lstm.weight_ih_l0").layout == MatrixLayout());
   // What is orthogonalized stays so under a layout that would not suit, and the table says it.
   const auto narrow =
       with("linear.weight", [](RoutingEntry& e) { e.layout.split_rows(8); }).entries();
@@ -799,7 +799,7 @@ TEST_CASE("route: an impossible override is an error that names the parameter", 
 TEST_CASE("route: refuses options that already decide, or are out of range", "[routing]") {
   const nn::LinearImpl linear(16, 16);
   REQUIRE_THROWS_WITH(route(linear, options().rule(Rule::AdamW)), contains("got rule adamw"));
-  REQUIRE_THROWS_WITH(route(linear, options().layout(Layout().split_rows(2))),
+  REQUIRE_THROWS_WITH(route(linear, options().layout(MatrixLayout().split_rows(2))),
                       contains("layout '2 row blocks'"));
   REQUIRE_THROWS_WITH(route(linear, options().names({"a"})), contains("1 names"));
   REQUIRE_THROWS_WITH(route(linear, RootOptions(-1.0)), contains("lr"));
@@ -820,15 +820,17 @@ TEST_CASE("RoutingTable: one group per rule and layout, with complete options", 
 
   struct Expected {
     Rule rule;
-    Layout layout;
+    MatrixLayout layout;
     std::vector<std::string> names;
   };
   const std::vector<Expected> expected{
-      {Rule::Orthogonalized, Layout(), {"attention.out_proj.weight"}},
-      {Rule::Orthogonalized, Layout().split_rows(3), {"attention.in_proj_weight", "qkv.weight"}},
-      {Rule::Orthogonalized, Layout().out_dim(1), {"up.weight"}},
+      {Rule::Orthogonalized, MatrixLayout(), {"attention.out_proj.weight"}},
+      {Rule::Orthogonalized,
+       MatrixLayout().split_rows(3),
+       {"attention.in_proj_weight", "qkv.weight"}},
+      {Rule::Orthogonalized, MatrixLayout().out_dim(1), {"up.weight"}},
       {Rule::AdamW,
-       Layout(),
+       MatrixLayout(),
        {"attention.in_proj_bias", "attention.out_proj.bias", "up.bias", "qkv.bias",
         "lm_head.weight"}}};
   const auto parameters = model.named_parameters();

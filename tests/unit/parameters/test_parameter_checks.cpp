@@ -15,7 +15,7 @@
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
-using root_optim::Layout;
+using root_optim::MatrixLayout;
 using root_optim::Muon;
 using root_optim::MuonOptions;
 using root_optim::Root;
@@ -26,7 +26,7 @@ using test::contains;
 using test::parameter;
 
 TEST_CASE("a group's rule, or the shape under its layout, decides", "[parameters]") {
-  const auto rule_of = [](std::vector<int64_t> shape, Rule rule, const Layout& layout = {}) {
+  const auto rule_of = [](std::vector<int64_t> shape, Rule rule, const MatrixLayout& layout = {}) {
     return resolve_rule(rule, layout, at::empty(shape), "there");
   };
   CHECK(rule_of({16, 24}, Rule::Auto) == Rule::Orthogonalized);
@@ -36,14 +36,14 @@ TEST_CASE("a group's rule, or the shape under its layout, decides", "[parameters
   CHECK(rule_of({24}, Rule::Auto) == Rule::AdamW);
   CHECK(rule_of({16, 24}, Rule::AdamW) == Rule::AdamW);
   CHECK(rule_of({8, 64, 64}, Rule::Auto) == Rule::AdamW);
-  CHECK(rule_of({8, 64, 64}, Rule::Auto, Layout().batch(true)) == Rule::Orthogonalized);
-  CHECK(rule_of({16, 1, 8, 8}, Rule::Auto, Layout().batch(true)) == Rule::Orthogonalized);
-  CHECK(rule_of({4096, 8}, Rule::Auto, Layout().split_rows(64)) == Rule::Orthogonalized);
+  CHECK(rule_of({8, 64, 64}, Rule::Auto, MatrixLayout().batch(true)) == Rule::Orthogonalized);
+  CHECK(rule_of({16, 1, 8, 8}, Rule::Auto, MatrixLayout().batch(true)) == Rule::Orthogonalized);
+  CHECK(rule_of({4096, 8}, Rule::Auto, MatrixLayout().split_rows(64)) == Rule::Orthogonalized);
   CHECK_THROWS_WITH(rule_of({24}, Rule::Orthogonalized), contains("rank >= 2"));
 }
 
 TEST_CASE("a layout that would come to nothing is refused", "[parameters][errors]") {
-  const auto refused = [](std::vector<int64_t> shape, Rule rule, const Layout& layout,
+  const auto refused = [](std::vector<int64_t> shape, Rule rule, const MatrixLayout& layout,
                           const std::string& message) {
     CAPTURE(shape, to_string(layout));
     CHECK_THROWS_WITH(resolve_rule(rule, layout, at::empty(shape), "there"),
@@ -58,28 +58,31 @@ TEST_CASE("a layout that would come to nothing is refused", "[parameters][errors
     CHECK_THAT(p, test::same_as(at::ones(shape)));
   };
   const std::string adamw = "expected no layout under Rule::AdamW, got '";
-  refused({16, 24}, Rule::AdamW, Layout().split_rows(2), adamw + "2 row blocks' for ");
-  refused({8, 64, 64}, Rule::AdamW, Layout().batch(true), adamw + "batched' for ");
-  refused({24}, Rule::AdamW, Layout().out_dim(1), adamw + "out dim 1' for ");
+  refused({16, 24}, Rule::AdamW, MatrixLayout().split_rows(2), adamw + "2 row blocks' for ");
+  refused({8, 64, 64}, Rule::AdamW, MatrixLayout().batch(true), adamw + "batched' for ");
+  refused({24}, Rule::AdamW, MatrixLayout().out_dim(1), adamw + "out dim 1' for ");
   const std::string insist = "Rule::Orthogonalized to insist on it, got '";
-  refused({32, 24}, Rule::Auto, Layout().split_rows(8), insist + "8 row blocks', which makes 4x24");
-  refused({4098, 8}, Rule::Auto, Layout().split_rows(2),
+  refused({32, 24}, Rule::Auto, MatrixLayout().split_rows(8),
+          insist + "8 row blocks', which makes 4x24");
+  refused({4098, 8}, Rule::Auto, MatrixLayout().split_rows(2),
           insist + "2 row blocks', which makes 2049x8");
-  refused({4, 64, 7}, Rule::Auto, Layout().batch(true), insist + "batched', which makes 64x7");
-  refused({16, 7, 3}, Rule::Auto, Layout().out_dim(1), insist + "out dim 1', which makes 7x48");
+  refused({4, 64, 7}, Rule::Auto, MatrixLayout().batch(true),
+          insist + "batched', which makes 64x7");
+  refused({16, 7, 3}, Rule::Auto, MatrixLayout().out_dim(1),
+          insist + "out dim 1', which makes 7x48");
 
   // On the other side of each boundary it holds, and with Orthogonalized anyway.
-  Root({parameter(at::ones({32, 24}))}, RootOptions().layout(Layout().split_rows(4)));
-  Root({parameter(at::ones({4096, 8}))}, RootOptions().layout(Layout().split_rows(2)));
-  Root({parameter(at::ones({4, 64, 8}))}, RootOptions().layout(Layout().batch(true)));
+  Root({parameter(at::ones({32, 24}))}, RootOptions().layout(MatrixLayout().split_rows(4)));
+  Root({parameter(at::ones({4096, 8}))}, RootOptions().layout(MatrixLayout().split_rows(2)));
+  Root({parameter(at::ones({4, 64, 8}))}, RootOptions().layout(MatrixLayout().batch(true)));
   Root({parameter(at::ones({32, 24}))},
-       RootOptions().rule(Rule::Orthogonalized).layout(Layout().split_rows(8)));
+       RootOptions().rule(Rule::Orthogonalized).layout(MatrixLayout().split_rows(8)));
 }
 
 TEST_CASE("below rank 2, a group's layout does not apply", "[parameters]") {
   // A fused weight and its bias in one group: the bias follows AdamW.
   const at::Tensor weight = parameter({48, 16}, 1), bias = parameter({48}, 2);
-  Root root({weight, bias}, RootOptions().layout(Layout().split_rows(3)));
+  Root root({weight, bias}, RootOptions().layout(MatrixLayout().split_rows(3)));
   test::train(root, {weight, bias}, 0, 2);
   const at::Tensor alone = parameter({48}, 2);
   Root reference({alone}, RootOptions());

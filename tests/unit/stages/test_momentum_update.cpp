@@ -88,8 +88,8 @@ TEST_CASE("the scale of a matrix shape", "[update]") {
   CHECK_THAT(lr_scale(LrScale::Original, 400, 100), is(2));
   CHECK_THAT(lr_scale(LrScale::Spectral, 100, 400), is(0.5));
   CHECK_THAT(lr_scale(LrScale::Spectral, 400, 100), is(2));
-  CHECK_THAT(lr_scale(LrScale::None, 100, 400), is(1));
-  CHECK_THROWS_WITH(lr_scale(LrScale::None, 0, 4),
+  CHECK_THAT(lr_scale(LrScale::Unscaled, 100, 400), is(1));
+  CHECK_THROWS_WITH(lr_scale(LrScale::Unscaled, 0, 4),
                     test::contains("expected rows and cols >= 1, got 0 and 4"));
 }
 

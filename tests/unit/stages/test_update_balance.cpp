@@ -88,7 +88,7 @@ TEST_CASE("every matrix of a parameter has moments of its own", "[update_balance
   const at::Tensor whole = parameter({40, 16}, 1), start = whole.detach().clone();
   const Tensors parts{test::parameter(start.narrow(0, 0, 24).clone()),
                       test::parameter(start.narrow(0, 24, 16).clone())};
-  Root one(Tensors{whole}, options().layout(Layout().split_rows({24, 16})));
+  Root one(Tensors{whole}, options().layout(MatrixLayout().split_rows({24, 16})));
   Root two(parts, options());
   for (uint64_t t = 0; t < 4; ++t) {
     const at::Tensor gradient = test::gaussian({40, 16}, 10 + t);
@@ -107,7 +107,7 @@ TEST_CASE("every matrix of a parameter has moments of its own", "[update_balance
                                 state_of(two, parts[1]).row_moment()})) < 1e-12);
 
   const at::Tensor experts = parameter({3, 16, 24}, 2), tall = parameter({24, 16}, 3, at::kFloat);
-  Root batched(Tensors{experts}, options().layout(Layout().batch(true)));
+  Root batched(Tensors{experts}, options().layout(MatrixLayout().batch(true)));
   Root plain(Tensors{tall}, RootOptions(0.05));
   test::train(batched, {experts}, 0, 2);
   test::train(plain, {tall}, 0, 2);
@@ -123,7 +123,7 @@ TEST_CASE("moments are saved, skipped and batched with the rest of the state", "
                    parameter({24}, 3, at::kFloat)};
   };
   const Tensors a = list(), b = list(), alone = list();
-  Root through(a, options), resumed(b, options), single(alone, RootOptions(options).workspace(0));
+  Root through(a, options), resumed(b, options), single(alone, RootOptions(options).batch_bytes(0));
   test::train(through, a, 0, 3);
   test::train(single, alone, 0, 3);
   CHECK(relative_error(state_of(single, alone[1]).row_moment(),

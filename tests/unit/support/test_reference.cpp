@@ -39,7 +39,7 @@ struct Case {
 MatrixRule root_rule(int64_t rows, int64_t cols) {
   MatrixRule rule;
   rule.start = test::reference::Start::Schatten8;
-  rule.schedule = test::triples(AdaNewton().schedule(rows, cols, Precision::Float64));
+  rule.schedule = test::triples(AdaNewton().quintics(rows, cols, Precision::Float64));
   rule.split = test::reference::Split::Scaled;
   rule.split_value = 3;
   rule.split_passes = 3;
@@ -124,7 +124,7 @@ std::vector<Case<RootOptions>> root_cases(Shape shape) {
           "scale spectral", base, rule, [](auto& o) { o.scale(LrScale::Spectral); },
           [](auto& r) { r.scale = Scale::Spectral; }),
       changed(
-          "no scale", base, rule, [](auto& o) { o.scale(LrScale::None); },
+          "no scale", base, rule, [](auto& o) { o.scale(LrScale::Unscaled); },
           [](auto& r) { r.scale = Scale::None; }),
   };
 }
@@ -151,7 +151,7 @@ std::vector<Case<MuonOptions>> muon_cases(Shape shape) {
                 Normalization::Schatten8));
           },
           [&](auto& r) {
-            r.schedule = test::triples(polar.schedule(shape.rows, shape.cols, 8));
+            r.schedule = test::triples(polar.quintics(shape.rows, shape.cols, 8));
             r.start = Start::Schatten8;
           }),
       changed(
@@ -163,7 +163,7 @@ std::vector<Case<MuonOptions>> muon_cases(Shape shape) {
                                  .eps(0.1));
           },
           [](auto& r) {
-            r.schedule = test::triples(CoefficientSet::you().schedule(16, 16, 5));
+            r.schedule = test::triples(CoefficientSet::you().quintics(16, 16, 5));
             r.start = Start::FrobeniusPlus;
             r.eps = 0.1;
           }),
@@ -227,7 +227,7 @@ TEST_CASE("Root with more steps follows the reference", "[reference]") {
     test_case.options.orthogonalizer(policy);
     test_case.rule.lr = 2e-2;
     test_case.rule.schedule =
-        test::triples(policy.schedule(shape.rows, shape.cols, Precision::Float64));
+        test::triples(policy.quintics(shape.rows, shape.cols, Precision::Float64));
     follow<Root>(test_case, shape, device, at::kDouble,
                  steps < 9 ? Quantity::StepVsReference : Quantity::StepVsReferenceSteep);
   }
@@ -266,7 +266,7 @@ TEST_CASE("one step by hand", "[reference]") {
                 .rule(Rule::Orthogonalized)  // a side of 2 is below what Auto takes
                 .momentum(0)
                 .weight_decay(0.1)
-                .scale(LrScale::None)
+                .scale(LrScale::Unscaled)
                 .orthogonalizer(
                     NewtonSchulz().coefficients(CoefficientSet::repeated({1, 0, 0})).steps(1)));
   test::set_gradient(p, matrix({0, 3, 4, 0}));  // norm 5

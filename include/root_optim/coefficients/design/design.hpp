@@ -73,7 +73,7 @@ inline Quintic minimax_quintic(double low, double high, double* error = nullptr)
   return {p.a * s, p.b * s * s2, p.c * s * s2 * s2};
 }
 
-/// What `design_schedule` is asked for beside the spectrum.
+/// What `design_quintics` is asked for beside the spectrum.
 struct DesignOptions {
   int64_t steps = 5;  ///< 1 to 16
   /// The check that the result passes. The default serves float32 and bfloat16 alike.
@@ -84,15 +84,15 @@ struct DesignOptions {
   int64_t max_iterations = 0;
   /// A schedule of as many steps to start from as well, such as the one in use; empty: none. It
   /// must pass the validation, or it is left out.
-  Schedule warm_start = {};
+  Quintics warm_start = {};
 };
 
 /// A designed schedule with its figures.
 struct Design {
-  Schedule schedule;          ///< one triple per step
+  Quintics quintics;          ///< one triple per step
   double mse = 0;             ///< expected_mse on the spectrum, or the parts' weighted mean
   double relative_error = 0;  ///< its root, or the weighted mean of the parts' roots
-  ValidationReport report;    ///< of `validate_schedule` with the options' limits
+  ValidationReport report;    ///< of `validate_quintics` with the options' limits
   int64_t iterations = 0;     ///< Levenberg–Marquardt iterations over all starts
 };
 
@@ -126,18 +126,18 @@ class DesignProblem {
       const bool last = t + 1 == steps_;
       double e = 0;
       // Below this the local minimum would fall under the floor.
-      const double l = std::max(low, 0.5 * floor_ + 1e-6);
+      const double l = (std::max)(low, 0.5 * floor_ + 1e-6);
       const Quintic p = minimax_quintic(l, 1, &e);
       const double top = 1 + e;
-      const double scale = last ? std::min(1.0, output_ / top) : 1 / (top * inflate_);
+      const double scale = last ? (std::min)(1.0, output_ / top) : 1 / (top * inflate_);
       theta.insert(theta.end(), {p.a * scale, p.b * scale, p.c * scale});
-      low = std::min(evaluate(p, std::min(low, 1.0)), 1 - e) * scale;
+      low = (std::min)(evaluate(p, (std::min)(low, 1.0)), 1 - e) * scale;
     }
     return theta;
   }
 
   /// The parameters of a schedule that maps the start interval into positive numbers.
-  std::vector<double> parameters(const Schedule& schedule) const {
+  std::vector<double> parameters(const Quintics& schedule) const {
     std::vector<double> theta;
     double end = start_;
     for (size_t t = 0; t < steps_; ++t) {
@@ -193,8 +193,8 @@ class DesignProblem {
   }
 
   /// The schedule of theta, rescaled so that every interval fits exactly.
-  Schedule schedule(const std::vector<double>& theta) const {
-    Schedule result;
+  Quintics quintics(const std::vector<double>& theta) const {
+    Quintics result;
     double end = start_, scale = 1 / start_;
     for (size_t t = 0; t < steps_; ++t) {
       const double s2 = scale * scale;
@@ -272,7 +272,7 @@ inline bool solve_damped(const std::vector<double>& hessian, const std::vector<d
                          std::vector<double>& step) {
   factor = hessian;
   double largest = 0;
-  for (size_t i = 0; i < d; ++i) largest = std::max(largest, hessian[i * d + i]);
+  for (size_t i = 0; i < d; ++i) largest = (std::max)(largest, hessian[i * d + i]);
   for (size_t i = 0; i < d; ++i) {
     factor[i * d + i] += damping * (hessian[i * d + i] + 1e-9 * largest);
   }
@@ -322,7 +322,7 @@ inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
           accepted = true;
           stalled = cost - next < tolerance * cost ? stalled + 1 : 0;
           theta.swap(trial);
-          damping = std::max(1e-12, damping * 0.2);
+          damping = (std::max)(1e-12, damping * 0.2);
           break;
         }
       }
@@ -336,7 +336,7 @@ inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
 
 inline void check_steps(int64_t steps) {
   TORCH_CHECK(steps >= 1 && steps <= 16,
-              "root_optim::design_schedule: expected 1 to 16 steps, got ", steps);
+              "root_optim::design_quintics: expected 1 to 16 steps, got ", steps);
 }
 
 /// options.max_iterations, or the number that takes about 20 ms.
@@ -352,7 +352,7 @@ inline int64_t iteration_limit(const DesignOptions& options, size_t nodes) {
 /// Designs per-step coefficients for a spectrum.
 ///
 /// Math:       minimize Σ w_i (p_T∘…∘p_1(σ_i) − 1)² over the 3T coefficients, subject to
-///             `validate_schedule`.
+///             `validate_quintics`.
 /// Algorithm:  minimax compositions (Polar Express, arXiv 2505.16932) for several lower ends, each
 ///             refined by Levenberg–Marquardt with analytic derivatives, bounds as quadratic
 ///             penalties in three rounds; then intervals are rescaled to fit exactly, validated,
@@ -362,18 +362,18 @@ inline int64_t iteration_limit(const DesignOptions& options, size_t nodes) {
 /// Determinism: float64, sequential, no random numbers: repeatable for the same compiler flags.
 /// @throws c10::Error for other than 1 to 16 steps, for a spectrum that is empty or has values out of
 /// range, and if nothing valid is found.
-inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& options = {}) {
+inline Design design_quintics(const Spectrum& spectrum, const DesignOptions& options = {}) {
   detail::check_steps(options.steps);
-  detail::check_spectrum(spectrum, "design_schedule");
+  detail::check_spectrum(spectrum, "design_quintics");
   const detail::DesignProblem problem(spectrum, options);
   Design best;
   const auto consider = [&](const std::vector<double>& theta) {
-    Schedule schedule = problem.schedule(theta);
+    Quintics schedule = problem.quintics(theta);
     const double mse = expected_mse(schedule, spectrum);
-    if (!best.schedule.empty() && !(mse < best.mse)) return;
-    ValidationReport report = validate_schedule(schedule, options.validation);
+    if (!best.quintics.empty() && !(mse < best.mse)) return;
+    ValidationReport report = validate_quintics(schedule, options.validation);
     if (!report.valid) return;
-    best.schedule = std::move(schedule);
+    best.quintics = std::move(schedule);
     best.mse = mse;
     best.report = std::move(report);
   };
@@ -394,7 +394,7 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
     consider(candidates.back().theta);
   }
   if (options.warm_start.size() == static_cast<size_t>(options.steps) &&
-      validate_schedule(options.warm_start, options.validation).valid) {
+      validate_quintics(options.warm_start, options.validation).valid) {
     candidates.push_back({0, problem.parameters(options.warm_start)});
     consider(candidates.back().theta);
   }
@@ -420,8 +420,8 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
   refine(100, limit / 6, 1e-5);
   refine(1e4, limit / 6, 1e-6);
   refine(1e6, limit / 6, 1e-6);
-  TORCH_CHECK(!best.schedule.empty(),
-              "root_optim::design_schedule: expected constraints that some schedule satisfies, got "
+  TORCH_CHECK(!best.quintics.empty(),
+              "root_optim::design_quintics: expected constraints that some schedule satisfies, got "
               "none that passes validation in ",
               options.steps, " steps");
   best.iterations = used;
@@ -434,11 +434,11 @@ inline Design design_schedule(const Spectrum& spectrum, const DesignOptions& opt
 /// The mean of the roots, not the root of the mean: a deep spectrum, most of whose singular values
 /// no schedule of that length can lift, has a large error whatever is done, and would otherwise buy
 /// a little less of it with ripple on all the others.
-/// Algorithm:  `design_schedule` for the mixture with each part's weight divided by its root error, at
+/// Algorithm:  `design_quintics` for the mixture with each part's weight divided by its root error, at
 ///             first that of a minimax composition, then four times again from its result with the
 ///             weights of that; the best valid schedule is returned.
 /// @param parts weights > 0, at least one; weights need not sum to one
-/// @throws c10::Error as `design_schedule` and `mixture`.
+/// @throws c10::Error as `design_quintics` and `mixture`.
 inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& parts,
                              const DesignOptions& options = {}) {
   detail::check_steps(options.steps);
@@ -449,43 +449,43 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
   const auto score = [&](Design& design) {
     design.mse = design.relative_error = 0;
     for (const auto& [weight, spectrum] : parts) {
-      const double mse = expected_mse(design.schedule, spectrum);
+      const double mse = expected_mse(design.quintics, spectrum);
       design.mse += weight / total * mse;
       design.relative_error += weight / total * std::sqrt(mse);
     }
   };
   std::vector<std::pair<double, Spectrum>> weighted = parts;
-  const auto reweight = [&](const Schedule& schedule) {
+  const auto reweight = [&](const Quintics& schedule) {
     for (size_t i = 0; i < parts.size(); ++i) {
       const double error = std::sqrt(expected_mse(schedule, parts[i].second));
-      weighted[i].first = parts[i].first / std::max(error, floor);
+      weighted[i].first = parts[i].first / (std::max)(error, floor);
     }
   };
   // The first weights come from a minimax composition.
   const Spectrum nodes = mixture(parts);
   const detail::DesignProblem minimax(nodes, options);
-  const Schedule start =
-      minimax.schedule(minimax.start(0.5 * std::pow(4.0, -static_cast<double>(options.steps))));
+  const Quintics start =
+      minimax.quintics(minimax.start(0.5 * std::pow(4.0, -static_cast<double>(options.steps))));
   reweight(start);
   DesignOptions first = options;
   const int64_t limit = detail::iteration_limit(options, nodes.sigma.size());
   first.max_iterations = std::max<int64_t>(1, limit / 2);
-  Design best = design_schedule(mixture(weighted), first);
+  Design best = design_quintics(mixture(weighted), first);
   score(best);
   if (parts.size() == 1) return best;
-  const auto consider = [&](const Schedule& schedule) {
+  const auto consider = [&](const Quintics& schedule) {
     Design design;
-    design.schedule = schedule;
+    design.quintics = schedule;
     score(design);
     if (!(design.relative_error < best.relative_error)) return;
-    design.report = validate_schedule(schedule, options.validation);
+    design.report = validate_quintics(schedule, options.validation);
     if (design.report.valid) best = std::move(design);
   };
   int64_t used = best.iterations;
   consider(start);
   if (options.warm_start.size() == start.size()) consider(options.warm_start);
 
-  Schedule current = best.schedule;
+  Quintics current = best.quintics;
   for (int64_t round = 0; round < rounds; ++round) {
     reweight(current);
     const detail::DesignProblem problem(mixture(weighted), options);
@@ -496,7 +496,7 @@ inline Design design_mixture(const std::vector<std::pair<double, Spectrum>>& par
       detail::levenberg_marquardt(problem, penalty, theta, left, 1e-5);
       used -= left;
     }
-    current = problem.schedule(theta);
+    current = problem.quintics(theta);
     consider(current);
   }
   best.iterations = used;

@@ -49,8 +49,9 @@ inline std::vector<std::pair<double, Spectrum>> shape_spectra(int64_t rows, int6
   }
   for (const HeavyTail& tail : model.tails) {
     if (model.gaussian_weight == 1) break;
-    parts.emplace_back((1 - model.gaussian_weight) / static_cast<double>(model.tails.size()),
-                       heavy_tailed_spectrum(std::min(rows, cols), Normalization::Schatten8, tail));
+    parts.emplace_back(
+        (1 - model.gaussian_weight) / static_cast<double>(model.tails.size()),
+        heavy_tailed_spectrum((std::min)(rows, cols), Normalization::Schatten8, tail));
   }
   return parts;
 }
@@ -66,7 +67,7 @@ inline Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
   options.steps = steps;
   options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
   if (steps >= min_default_steps && steps <= max_default_steps) {
-    options.warm_start = default_schedule(steps, precision);
+    options.warm_start = shipped_quintics(steps, precision);
   }
   return design_mixture(shape_spectra(rows, cols, model), options);
 }

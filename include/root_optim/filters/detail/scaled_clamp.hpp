@@ -76,11 +76,11 @@ T add_clipped(const T* u, int64_t n, T factor, const T* columns, T* sums) {
 template <class T>
 void scaled_clamp(const T* u, int64_t m, int64_t n, const ScaledLimit& limit, T* out) {
   // Parts of at least 64K entries, so that a thread is worth it, and few, as each has sums of its own.
-  const int64_t part_rows = std::max({int64_t{8}, (int64_t{1} << 16) / n, (m + 31) / 32});
+  const int64_t part_rows = (std::max)({int64_t{8}, (int64_t{1} << 16) / n, (m + 31) / 32});
   const int64_t parts = (m + part_rows - 1) / part_rows;
   const auto for_each_part = [&](const auto& body) {
     for_each_parallel(parts, [&](int64_t part) {
-      body(part, part * part_rows, std::min(m, (part + 1) * part_rows));
+      body(part, part * part_rows, (std::min)(m, (part + 1) * part_rows));
     });
   };
   // Sizes of vectors are unsigned, those of tensors are not.
@@ -103,8 +103,8 @@ void scaled_clamp(const T* u, int64_t m, int64_t n, const ScaledLimit& limit, T*
       std::transform(sums, sums + n, sums + part * n, sums, std::plus<T>());
     }
     for (int64_t j = 0; j < n; ++j) columns[j] = sums[j] / static_cast<T>(m);
-    const T mean = std::max(std::accumulate(factors, factors + m, T(0)) / static_cast<T>(m),
-                            std::numeric_limits<T>::min());  // of a zero matrix, too
+    const T mean = (std::max)(std::accumulate(factors, factors + m, T(0)) / static_cast<T>(m),
+                              (std::numeric_limits<T>::min)());  // of a zero matrix, too
     for (int64_t i = 0; i < m; ++i) factors[i] = factors[i] * static_cast<T>(limit.kappa) / mean;
   }
   for_each_part([&](int64_t, int64_t begin, int64_t end) {

@@ -35,7 +35,7 @@ struct Batch {
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
 /// gradients, too, and four Gram matrices.
-inline double step_bytes(const at::Tensor& parameter, const Layout& layout, bool alone) {
+inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout, bool alone) {
   double elements = (alone ? 3 : 4) * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);

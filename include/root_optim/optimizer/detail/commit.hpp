@@ -90,7 +90,7 @@ class Commit {
     auto* target = static_cast<char*>(to.data_ptr());
     const auto* source = static_cast<const char*>(from.data_ptr());
     for (size_t at = 0; at < size; at += piece_size) {
-      pieces_.push_back({target + at, source + at, std::min(piece_size, size - at)});
+      pieces_.push_back({target + at, source + at, (std::min)(piece_size, size - at)});
     }
     bytes_ += size;
   }

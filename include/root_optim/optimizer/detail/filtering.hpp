@@ -33,7 +33,7 @@ at::Tensor applied(const Policy& policy, at::Tensor x, const Scratch& scratch) {
 
 /// `filter` on every matrix of k stacked tensors, [k, *shape], into a new tensor of that shape.
 template <class Filter>
-at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Layout& layout,
+at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const MatrixLayout& layout,
                     Workspace* workspace) {
   const auto apply = [&](const at::Tensor& matrices) {
     at::Tensor passed = applied(filter, matrices, {workspace, /*overwrite=*/false});

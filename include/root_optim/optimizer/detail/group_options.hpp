@@ -31,7 +31,8 @@ void naming_group(size_t group, const F& f) {
 /// The options of a group.
 /// @throws c10::Error if they are another optimizer's.
 template <class Options>
-const Options& group_options(const Groups& groups, size_t group, const char* who = "Optimizer") {
+const Options& group_options(const Groups& groups, size_t group,
+                             const char* who = "OrthogonalizedOptimizer") {
   const auto* options = dynamic_cast<const Options*>(&groups[group].options());
   TORCH_CHECK(options != nullptr, "root_optim::", who, ": expected the options of group ", group,
               " to be of this optimizer's own type, got another optimizer's");
@@ -45,8 +46,8 @@ const Options& valid_options(const Groups& groups, size_t group) {
   naming_group(group, [&] { options.validate(); });
   const size_t names = options.names().size(), params = groups[group].params().size();
   TORCH_CHECK(names == 0 || names == params,
-              "root_optim::Optimizer: expected no names or one per parameter, got ", names,
-              " names for ", params, " parameters of group ", group);
+              "root_optim::OrthogonalizedOptimizer: expected no names or one per parameter, got ",
+              names, " names for ", params, " parameters of group ", group);
   return options;
 }
 

@@ -41,7 +41,7 @@ struct Direction {
 
 /// The next value of a slot of the state, [k, …].
 struct NextSlot {
-  const char* name;  ///< as in ParamState::slots()
+  const char* name;  ///< as in ParamState::slot_list()
   at::Tensor value;
 };
 
@@ -91,7 +91,7 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                            const Old& old, FaultGuard& guard, Workspace* workspace) {
   constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
   const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
-  const Layout& layout = options.layout();
+  const MatrixLayout& layout = options.layout();
 
   if (guard.cleans()) {
     guard.note(max_abs(gradient));

@@ -26,7 +26,7 @@ namespace detail {
 
 /// The shape of a slot's tensor.
 inline std::vector<int64_t> slot_shape(ParamState::Kind kind, const at::Tensor& parameter,
-                                       const Layout& layout) {
+                                       const MatrixLayout& layout) {
   if (kind == ParamState::Kind::Count) return {};
   if (kind == ParamState::Kind::Values) return parameter.sizes().vec();
   const std::vector<MatrixShape> matrices = matrix_shapes(parameter.sizes(), layout);
@@ -41,14 +41,14 @@ inline std::vector<int64_t> slot_shape(ParamState::Kind kind, const at::Tensor& 
 /// The state that `states` has for a parameter, or null.
 /// @throws c10::Error if it is another optimizer's or does not fit the parameter.
 inline const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
-                                    const Layout& layout, const std::string& where) {
+                                    const MatrixLayout& layout, const std::string& where) {
   const auto found = states.find(state_key(parameter));
   if (found == states.end() || !found->second) return nullptr;
   const auto* state = dynamic_cast<const ParamState*>(found->second.get());
   TORCH_CHECK(state != nullptr,
               "root_optim::step: expected state of this optimizer's own type for ", where,
               ", got another optimizer's");
-  for (const ParamState::Slot& slot : ParamState::slots()) {
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
     const at::Tensor& tensor = state->*slot.tensor;
     if (!tensor.defined() || slot.kind == ParamState::Kind::Count) continue;
     const std::vector<int64_t> shape = slot_shape(slot.kind, parameter, layout);
@@ -72,7 +72,7 @@ bool needs_slot(const ParamState::Slot& slot, Rule rule, const Options& options)
 
 /// A slot's tensor as the parameter needs it: zeros for none, converted to its device and dtype else.
 inline at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind kind,
-                           const at::Tensor& parameter, const Layout& layout,
+                           const at::Tensor& parameter, const MatrixLayout& layout,
                            const std::string& where) {
   const at::ScalarType dtype = kind == ParamState::Kind::Count ? at::kLong : state_dtype(parameter);
   if (!tensor.defined()) {
@@ -91,10 +91,10 @@ ParamState next_state(const ParamState* found, const at::Tensor& parameter, Rule
                       const Options& options, const std::string& where) {
   ParamState next;
   if (found != nullptr) next = *found;
-  for (const ParamState::Slot& slot : ParamState::slots()) {
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
     if (slot.rule == rule && slot.since == 1 && !(next.*slot.tensor).defined()) next = ParamState();
   }
-  for (const ParamState::Slot& slot : ParamState::slots()) {
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
     next.*slot.tensor =
         needs_slot(slot, rule, options)
             ? prepared(next.*slot.tensor, slot.kind, parameter, options.layout(), where)

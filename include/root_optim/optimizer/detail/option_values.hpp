@@ -78,7 +78,7 @@ void store(Fields& out, const char* name, const T& value) {
     out.set(name, static_cast<int64_t>(value));
   } else if constexpr (std::is_same_v<T, std::tuple<double, double>>) {
     out.set(name, std::vector<double>{std::get<0>(value), std::get<1>(value)});
-  } else if constexpr (std::is_same_v<T, Layout>) {
+  } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     Fields nested;
     value.serialize(nested);
     out.insert(name, nested);
@@ -100,7 +100,7 @@ void read(const Fields& in, const char* name, T& value, const Range& range) {
     TORCH_CHECK(pair.size() == 2, "root_optim::options: expected two ", name, ", got ",
                 pair.size());
     value = {pair[0], pair[1]};
-  } else if constexpr (std::is_same_v<T, Layout>) {
+  } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     value.deserialize(in.nested(name));
   } else if constexpr (has_name<T>::value) {
     const auto& stored = in.get<std::string>(name);

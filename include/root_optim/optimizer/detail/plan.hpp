@@ -110,7 +110,7 @@ std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
     if (item.rule == Rule::Orthogonalized) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
-      most = static_cast<int64_t>(static_cast<double>(options.workspace()) /
+      most = static_cast<int64_t>(static_cast<double>(options.batch_bytes()) /
                                   step_bytes(item.parameter, options.layout(), /*alone=*/false));
     }
     const auto found = open.find(key);

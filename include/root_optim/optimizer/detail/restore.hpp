@@ -60,14 +60,14 @@ struct Restored {
 
 /// A copy of a stored state as a parameter needs it: the archive, and whoever else reads it, keeps its own.
 inline ParamState restored_state(const ParamState& stored, const at::Tensor& parameter,
-                                 const Layout& layout, const std::string& where) {
+                                 const MatrixLayout& layout, const std::string& where) {
   ParamState state = stored;
   const bool moments = state.exp_avg().defined();
   TORCH_CHECK(moments == state.exp_avg_sq().defined() && state.step() >= 0 &&
                   (state.step() == 0 || state.momentum_buffer().defined() || moments),
               "root_optim::load: expected a momentum or two moments of ", where, " after ",
               state.step(), " steps, got others");
-  for (const ParamState::Slot& slot : ParamState::slots()) {
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
     at::Tensor& tensor = state.*slot.tensor;
     if (!tensor.defined()) continue;
     if (slot.kind != ParamState::Kind::Count) {

@@ -56,7 +56,8 @@ void filter_gradients(AdamWPart& part, const Filter& filter, Workspace* workspac
     if (gradient.numel() == 0) continue;
     const int64_t rows = gradient.dim() > 1 ? gradient.size(0) : 1;
     const at::Tensor matrix = gradient.reshape({1, rows, -1});
-    gradient = filtered(matrix, filter, Layout(), workspace).reshape(gradient.sizes()).contiguous();
+    gradient =
+        filtered(matrix, filter, MatrixLayout(), workspace).reshape(gradient.sizes()).contiguous();
   }
 }
 

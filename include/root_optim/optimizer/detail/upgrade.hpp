@@ -30,7 +30,7 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
     if (format < 4) group.options.set("update_beta", 0.0);
     // Until format 4 a layout could stand beside a rule that has no use for it.
     if (format < 4 && group.options.get_enum("rule", Rule::AdamW) == Rule::AdamW) {
-      store(group.options, "layout", Layout());
+      store(group.options, "layout", MatrixLayout());
     }
   }
 }

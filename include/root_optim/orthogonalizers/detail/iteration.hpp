@@ -18,7 +18,7 @@
 #include <vector>
 
 #include <root_optim/coefficients/normalization.hpp>
-#include <root_optim/coefficients/quintic.hpp>  // Schedule
+#include <root_optim/coefficients/quintic.hpp>  // Quintics
 #include <root_optim/kernels/frobenius_norm.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/kernels/symmetric_product.hpp>
@@ -31,8 +31,8 @@ namespace detail {
 
 /// The floor that keeps a division by a norm of zero finite: the smallest normal number.
 inline double smallest_normal(at::ScalarType dtype) {
-  return dtype == at::kDouble ? std::numeric_limits<double>::min()
-                              : static_cast<double>(std::numeric_limits<float>::min());
+  return dtype == at::kDouble ? (std::numeric_limits<double>::min)()
+                              : static_cast<double>((std::numeric_limits<float>::min)());
 }
 
 /// x ÷ divisor.
@@ -94,7 +94,7 @@ inline void scale_by_schatten8(at::Tensor& x, at::Tensor& gram, at::Tensor& squa
 ///
 /// Buffers are taken once and exchanged. They have the strides of x, so that a tall matrix, which comes
 /// as a transposed view, is never copied into another order.
-inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t blocks,
+inline at::Tensor iterate_direct(at::Tensor x, const Quintics& schedule, int64_t blocks,
                                  Normalization norm, Workspace* workspace = nullptr) {
   at::Tensor next = temporary_like(workspace, x);
   at::Tensor gram = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());  // A
@@ -123,7 +123,7 @@ inline at::Tensor iterate_direct(at::Tensor x, const Schedule& schedule, int64_t
 /// PQ are large on one side of the diagonal of R's eigenbasis and small on the other, and mirroring
 /// spreads the large ones. Measured on condition 1e10, 512×1024, five steps: an error of 1.9e-3
 /// becomes .26 if PQ is mirrored too.
-inline at::Tensor iterate_gram(at::Tensor x, const Schedule& schedule,
+inline at::Tensor iterate_gram(at::Tensor x, const Quintics& schedule,
                                const std::vector<int64_t>& runs, int64_t blocks, Normalization norm,
                                Workspace* workspace = nullptr) {
   at::Tensor next = temporary_like(workspace, x);

@@ -58,49 +58,57 @@ inline std::string complex_advice(at::ScalarType dtype) {
 
 /// What any rule asks of a parameter.
 inline void check_parameter(const at::Tensor& parameter, const std::string& where) {
-  TORCH_CHECK(parameter.defined(), "root_optim::Optimizer: expected a defined tensor, got none at ",
+  TORCH_CHECK(parameter.defined(),
+              "root_optim::OrthogonalizedOptimizer: expected a defined tensor, got none at ",
               where);
-  TORCH_CHECK(parameter.is_leaf(), "root_optim::Optimizer: expected a leaf tensor, got ", where,
+  TORCH_CHECK(parameter.is_leaf(),
+              "root_optim::OrthogonalizedOptimizer: expected a leaf tensor, got ", where,
               ", the result of an operation");
   TORCH_CHECK(parameter.layout() == c10::kStrided,
-              "root_optim::Optimizer: expected a strided tensor, got ", where, " of layout ",
-              parameter.layout());
+              "root_optim::OrthogonalizedOptimizer: expected a strided tensor, got ", where,
+              " of layout ", parameter.layout());
   TORCH_CHECK(is_supported(parameter.scalar_type()),
-              "root_optim::Optimizer: expected a real floating-point tensor (float64, float32, "
+              "root_optim::OrthogonalizedOptimizer: expected a real floating-point tensor "
+              "(float64, float32, "
               "bfloat16, float16), got ",
               where, " of dtype ", c10::toString(parameter.scalar_type()),
               complex_advice(parameter.scalar_type()));
-  TORCH_CHECK(!parameter.is_inference(),
-              "root_optim::Optimizer: expected a tensor made outside of inference mode, got ",
-              where);
-  TORCH_CHECK(!parameter.is_neg() && !parameter._is_zerotensor(),
-              "root_optim::Optimizer: expected a tensor whose elements are in its memory, got ",
-              where, ", a lazily negated or zero one");
   TORCH_CHECK(
-      at::has_internal_overlap(parameter) != at::MemOverlap::Yes,
-      "root_optim::Optimizer: expected a tensor whose elements have memory of their own, got ",
-      where, ", an expanded tensor");
+      !parameter.is_inference(),
+      "root_optim::OrthogonalizedOptimizer: expected a tensor made outside of inference mode, got ",
+      where);
+  TORCH_CHECK(!parameter.is_neg() && !parameter._is_zerotensor(),
+              "root_optim::OrthogonalizedOptimizer: expected a tensor whose elements are in its "
+              "memory, got ",
+              where, ", a lazily negated or zero one");
+  TORCH_CHECK(at::has_internal_overlap(parameter) != at::MemOverlap::Yes,
+              "root_optim::OrthogonalizedOptimizer: expected a tensor whose elements have memory "
+              "of their own, got ",
+              where, ", an expanded tensor");
 }
 
 /// What any rule asks of a gradient.
 inline void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient,
                            const std::string& where) {
   TORCH_CHECK(gradient.layout() == c10::kStrided,
-              "root_optim::Optimizer: expected a strided gradient, got layout ", gradient.layout(),
-              " for ", where);
-  TORCH_CHECK(gradient.sizes() == parameter.sizes(),
-              "root_optim::Optimizer: expected a gradient of the parameter's shape, got ",
-              gradient.sizes(), " for ", where);
-  TORCH_CHECK(is_supported(gradient.scalar_type()),
-              "root_optim::Optimizer: expected a real floating-point gradient, got dtype ",
-              c10::toString(gradient.scalar_type()), " for ", where);
+              "root_optim::OrthogonalizedOptimizer: expected a strided gradient, got layout ",
+              gradient.layout(), " for ", where);
+  TORCH_CHECK(
+      gradient.sizes() == parameter.sizes(),
+      "root_optim::OrthogonalizedOptimizer: expected a gradient of the parameter's shape, got ",
+      gradient.sizes(), " for ", where);
+  TORCH_CHECK(
+      is_supported(gradient.scalar_type()),
+      "root_optim::OrthogonalizedOptimizer: expected a real floating-point gradient, got dtype ",
+      c10::toString(gradient.scalar_type()), " for ", where);
   TORCH_CHECK(!gradient.is_neg() && !gradient._is_zerotensor(),
-              "root_optim::Optimizer: expected a gradient whose elements are in its memory, got a "
+              "root_optim::OrthogonalizedOptimizer: expected a gradient whose elements are in its "
+              "memory, got a "
               "lazily negated or zero one for ",
               where);
   TORCH_CHECK(gradient.device() == parameter.device(),
-              "root_optim::Optimizer: expected a gradient on ", parameter.device(), ", got ",
-              gradient.device(), " for ", where);
+              "root_optim::OrthogonalizedOptimizer: expected a gradient on ", parameter.device(),
+              ", got ", gradient.device(), " for ", where);
 }
 
 /// A copy of a tensor of a parameter's state, on the parameter's device and in its dtype of state.
@@ -108,15 +116,16 @@ inline void check_gradient(const at::Tensor& parameter, const at::Tensor& gradie
 /// overflows float32.
 inline at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& parameter,
                                   const std::string& where) {
-  TORCH_CHECK(is_supported(tensor.scalar_type()),
-              "root_optim::Optimizer: expected state of a real floating-point dtype, got ",
-              c10::toString(tensor.scalar_type()), " for ", where);
+  TORCH_CHECK(
+      is_supported(tensor.scalar_type()),
+      "root_optim::OrthogonalizedOptimizer: expected state of a real floating-point dtype, got ",
+      c10::toString(tensor.scalar_type()), " for ", where);
   const at::ScalarType dtype = state_dtype(parameter);
   if (dtype == at::kFloat && tensor.scalar_type() == at::kDouble && tensor.numel() > 0) {
     const double largest = max_abs(tensor.reshape({1, -1})).item<double>();
     TORCH_CHECK(!is_finite(largest) || fits_float32(largest),
-                "root_optim::Optimizer: expected state that float32 can hold, got ", largest,
-                " for ", where);
+                "root_optim::OrthogonalizedOptimizer: expected state that float32 can hold, got ",
+                largest, " for ", where);
   }
   return tensor.to(parameter.device(), dtype, /*non_blocking=*/false, /*copy=*/true);
 }
@@ -127,17 +136,20 @@ inline at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& pa
 /// none applies: under Auto, a weight and its bias may share a group that has one.)
 /// @throws c10::Error if the layout does not fit, for a layout under AdamW or, with Auto, one whose
 /// matrices do not suit, and for Orthogonalized below rank 2.
-inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& parameter,
+inline Rule resolve_rule(Rule rule, const MatrixLayout& layout, const at::Tensor& parameter,
                          const std::string& where) {
-  const bool is_plain = layout == Layout();
+  const bool is_plain = layout == MatrixLayout();
   if (rule == Rule::AdamW) {
-    TORCH_CHECK(is_plain, "root_optim::Optimizer: expected no layout under Rule::AdamW, got '",
+    TORCH_CHECK(is_plain,
+                "root_optim::OrthogonalizedOptimizer: expected no layout under Rule::AdamW, got '",
                 to_string(layout), "' for ", where);
     return rule;
   }
   if (rule == Rule::Auto && parameter.dim() < 2) return Rule::AdamW;
-  TORCH_CHECK(parameter.dim() >= 2,
-              "root_optim::Optimizer: expected rank >= 2 under Rule::Orthogonalized, got ", where);
+  TORCH_CHECK(
+      parameter.dim() >= 2,
+      "root_optim::OrthogonalizedOptimizer: expected rank >= 2 under Rule::Orthogonalized, got ",
+      where);
   Suitability verdict{true, ""};
   try {
     if (rule == Rule::Auto) {
@@ -149,7 +161,8 @@ inline Rule resolve_rule(Rule rule, const Layout& layout, const at::Tensor& para
     TORCH_CHECK(false, error.what_without_backtrace(), ", for ", where);
   }
   TORCH_CHECK(verdict.orthogonalize || is_plain,
-              "root_optim::Optimizer: expected a layout whose matrices suit orthogonalization, or "
+              "root_optim::OrthogonalizedOptimizer: expected a layout whose matrices suit "
+              "orthogonalization, or "
               "Rule::Orthogonalized to insist on it, got '",
               to_string(layout), "', which makes ", verdict.reason, ", for ", where);
   return verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW;
