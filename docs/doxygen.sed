@@ -15,3 +15,16 @@ s,^inline namespace [A-Za-z0-9_]+ \{,extern "C++" {,
 
 # A line of a comment that begins with "Shapes: " or another label begins a paragraph.
 s,^( *///) ([A-Z][A-Za-z]{1\,13}): +,\1 \\label{\2} ,
+
+# A getter named as its member that has no comment of its own: lines before it are kept to tell. The words
+# stand on its own line.
+/^ *[^ /].* ([a-z_]+)\(\) const \{ return ([a-z_]+\.)?\1_?; \}$/ {
+  x
+  /^ *\/\/\//! {
+    x
+    s,^,/** The setting of this name. */,
+    x
+  }
+  x
+}
+h

@@ -46,8 +46,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 )";
 
 constexpr char kSteps[] = R"(
-inline constexpr int64_t min_default_steps = 3;
-inline constexpr int64_t max_default_steps = 12;
+inline constexpr int64_t min_default_steps = 3;   ///< of a shipped schedule
+inline constexpr int64_t max_default_steps = 12;  ///< of a shipped schedule
 
 namespace detail {
 )";

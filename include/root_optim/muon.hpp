@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Muon, by its name.
+// Muon, the named optimizer.
 #pragma once
 
 #include <root_optim/filters/no_filter.hpp>
@@ -15,7 +15,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Muon, with the defaults of torch.optim.Muon (EMA momentum, scale Original), and AdamW for what
 /// is not a matrix.
 using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
-using MuonOptions = Muon::Options;
+using MuonOptions = Muon::Options;  ///< of a group of `Muon`
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// What a policy of one's own needs: the contract and `Fields`.
+// What a user's own policy needs: the contract (core/policy.hpp), `Fields` and `Scratch`.
 #pragma once
 
 #include <root_optim/core/fields.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// ROOT, by its names: as this library recommends it, and as it was published.
+// ROOT as this library recommends it, and as it was published.
 #pragma once
 
 #include <root_optim/filters/soft_threshold.hpp>
@@ -15,18 +15,18 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// ROOT: an outlier split of the gradient, by rows and columns, and AdaNewton.
 using Root = OrthogonalizedOptimizer<SoftThreshold, AdaNewton>;
-using RootOptions = Root::Options;
+using RootOptions = Root::Options;  ///< of a group of `Root`
 
-/// The type for ROOT as published, which the options of `root_paper` alone make it: options of one's
-/// own start from the split of `Root` and the coefficients of `Muon`.
+/// The type of ROOT as published. Only the options of `root_paper` make it that: RootPaperOptions by
+/// itself starts from the split of `Root` and the coefficients of `Muon`.
 using RootPaper = OrthogonalizedOptimizer<SoftThreshold, NewtonSchulz>;
-using RootPaperOptions = RootPaper::Options;
+using RootPaperOptions = RootPaper::Options;  ///< of a group of `RootPaper`
 
 /// The whole published configuration of ROOT, for reproduction: quantile .90 + 1e-9, the paper's
 /// triples per shape (five steps), X / (‖X‖_F + 1e-7), sum momentum .95 with Nesterov, weight decay
-/// .1, scale 0.2·√max(m, n). The triple for 2048×2048 is not forward-invariant: it is run all the
-/// same, with one warning. The compute dtype is the library's default, where the reference computes
-/// in the gradient's dtype.
+/// .1, scale 0.2·√max(m, n). The triple for 2048×2048 is not forward-invariant; it runs all the same,
+/// with one warning. The compute dtype is the library's default, whereas the reference computes in the
+/// gradient's dtype.
 /// Reference: arXiv 2511.20626.
 inline RootPaperOptions root_paper(double lr = 1e-3) {
   return RootPaperOptions(lr)

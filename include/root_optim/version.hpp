@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The version, in one place: CMake parses the first three lines.
+// The version, in one place: CMake parses its three lines.
 #pragma once
 
+/// @{
+/// A part of the version, for the preprocessor.
 #define ROOT_OPTIM_VERSION_MAJOR 0
 #define ROOT_OPTIM_VERSION_MINOR 1
 #define ROOT_OPTIM_VERSION_PATCH 0
+/// @}
 
 // The inline namespace of everything: one for each way to build the library, so that a program in which
 // some files are compiled against root_optim::compiled and others are not has two libraries, not a mixture.

@@ -32,8 +32,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// The singular values of a matrix [m, n], from XXᵀ in float64: those below 1e-8 of the largest are
-/// rounding, which no schedule lifts. An empty vector for zero and for non-finite entries.
+/// The singular values of a matrix [m, n], from XXᵀ in float64. Those below 1e-8 of the largest are
+/// rounding, which no schedule lifts. Empty for a zero matrix and for entries that are not finite.
 /// Complexity: one product and an eigendecomposition of the smaller side. Waits for the device.
 /// @throws c10::Error for other than one real floating-point matrix.
 inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
@@ -102,14 +102,15 @@ struct CalibratorOptions {
 ///       optimizer.step();
 ///     }
 ///
-/// Per group and shape, when a parameter's step count is a multiple of `every`: the singular values
-/// of a few matrices, as the coming step will orthogonalize them, join a running summary; a schedule of
-/// as many steps as the shape has now is designed for it, validated, and goes into the table of the
-/// group's AdaNewton, where the coming step finds it. Entries of origin "user" are left alone. A matrix
-/// that is zero or not finite, and a design that fails, leave the old coefficients and are counted.
+/// A shape of a group is due when the step count of one of its parameters is a multiple of `every`. Then the
+/// singular values of a few matrices, as the coming step will orthogonalize them, join a running summary. A
+/// schedule of as many steps as the shape has now is designed for the summary and validated. It goes into
+/// the table of the group's AdaNewton, where the coming step finds it. Entries of origin "user" are left
+/// alone. A matrix that is zero or not finite, or a design that fails, is counted and leaves the old
+/// coefficients.
 ///
-/// State:    none of its own: the summaries are in the tables, which are saved and loaded with the
-///           optimizer, and the turn follows the parameters' step counts. So a resumed run goes on
+/// State:    none of its own. The summaries are in the tables, which are saved and loaded with the
+///           optimizer, and the parameters' step counts say whose turn it is. So a resumed run goes on
 ///           exactly as an uninterrupted one.
 /// Cost:     per shape and calibration `samples` eigendecompositions of m×m in float64 and one
 ///           design (about 20 ms on one core); synchronizes with the host then, and only then.
@@ -117,7 +118,7 @@ struct CalibratorOptions {
 template <class OutlierFilter>
 class Calibrator {
  public:
-  using Optimizer = OrthogonalizedOptimizer<OutlierFilter, AdaNewton>;
+  using Optimizer = OrthogonalizedOptimizer<OutlierFilter, AdaNewton>;  ///< what it calibrates
 
   /// @param optimizer must outlive the calibrator.
   /// @throws c10::Error if an option is out of range.
@@ -132,15 +133,15 @@ class Calibrator {
                 options.memory, ", ", options.gaussian_weight);
   }
 
-  /// Entries designed so far by this object.
+  /// Number of entries that this object has designed.
   int64_t designs() const { return designs_; }
-  /// Shapes that could not be measured or designed for, and kept their coefficients.
+  /// Number of shapes that could not be measured or designed for, and kept their coefficients.
   int64_t failures() const { return failures_; }
 
-  /// Calibrates what is due. To be called after the gradients are there and before
-  /// optimizer.step(), at every step.
+  /// Calibrates what is due. Call it at every step, when the gradients are there and before
+  /// optimizer.step().
   /// @throws c10::Error for a gradient that does not match its parameter, as optimizer.step() would;
-  /// groups in front of it may have been calibrated already.
+  /// earlier groups may have been calibrated by then.
   void step() {
     at::NoGradGuard no_grad;
     for (size_t g = 0; g < optimizer_.param_groups().size(); ++g) step_group(g);

@@ -25,16 +25,16 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// Designs coefficients for every matrix shape of an optimizer's parameters and puts them into the tables of
-/// its groups; an entry that a table has stays.
+/// Designs coefficients for every matrix shape of an optimizer's parameters and puts them into the
+/// tables of its groups. An entry that a table has already stays.
 ///
-/// Math:      `design_for_shape` for the model's spectra, with as many steps as the group's AdaNewton takes for
-///            the shape, in the precision in which it computes for the parameter.
-/// Complexity: some 20 ms a shape and precision, once: equal shapes share a design. Checkpoints keep the
-///            tables, so that a run which goes on has them without designing anew.
+/// Math:      `design_for_shape` for the model's spectra, with as many steps as the group's AdaNewton
+///            takes for the shape, in the precision in which it computes for the parameter.
+/// Complexity: about 20 ms for each shape and precision, once: equal shapes share a design. Checkpoints
+///            keep the tables, so a resumed run has them without designing anew.
 /// @return the number of designs made.
-/// @throws c10::Error as `shape_spectra`, for a group whose options are of another type, and for a parameter
-/// whose layout does not fit; no table has changed then.
+/// @throws c10::Error as `shape_spectra`, for a group whose options are of another type, and for a
+/// parameter whose layout does not fit; no table has changed then.
 template <class F>
 int64_t design_coefficients(OrthogonalizedOptimizer<F, AdaNewton>& optimizer,
                             const ShapeModel& model = {}) {

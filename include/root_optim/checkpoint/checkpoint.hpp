@@ -36,14 +36,14 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// A parameter's part of a checkpoint. `state.step() == 0` means that it has not been stepped yet.
 struct CheckpointParam {
-  std::vector<int64_t> shape;
-  ParamState state;
+  std::vector<int64_t> shape;  ///< of the parameter
+  ParamState state;            ///< what `ParamState::slots` lists, and the step
 };
 
 /// A group's part of a checkpoint: complete options, and its parameters in their order.
 struct CheckpointGroup {
-  Fields options;
-  std::vector<CheckpointParam> params;
+  Fields options;                       ///< as `OrthogonalizedOptions::fields`
+  std::vector<CheckpointParam> params;  ///< in the order of the group
 };
 
 /// All groups of an optimizer. Parameters are known by group and position, never by address, so
@@ -52,8 +52,8 @@ using Checkpoint = std::vector<CheckpointGroup>;
 
 /// A checkpoint as it was stored. What a format before the present one lacks is missing.
 struct StoredCheckpoint {
-  int64_t format;
-  Checkpoint groups;
+  int64_t format;     ///< the `checkpoint_format` that wrote it
+  Checkpoint groups;  ///< what it holds
 };
 
 namespace detail {

@@ -100,6 +100,7 @@ class CoefficientSet {
     return root_paper();
   }
 
+  /// "jordan" and so on, or the name given to a set of one's own.
   const std::string& name() const { return name_; }
 
   /// The triples for `steps` steps on a rows x cols matrix.

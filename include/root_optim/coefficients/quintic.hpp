@@ -15,9 +15,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// p(x) = a x + b x³ + c x⁵: what one step X ← aX + (bA + cA²)X, A = XXᵀ, does to a singular value.
 struct Quintic {
-  double a = 0;
-  double b = 0;
-  double c = 0;
+  double a = 0;  ///< of x
+  double b = 0;  ///< of x³
+  double c = 0;  ///< of x⁵
 
   friend bool operator==(const Quintic& l, const Quintic& r) {
     return l.a == r.a && l.b == r.b && l.c == r.c;

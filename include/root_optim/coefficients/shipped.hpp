@@ -25,8 +25,8 @@ inline std::vector<HeavyTail> momentum_families() {
   return {{0.0977, 43.7}, {0.0457, 140}, {0.0234, 273}, {0.00617, 1.1e+03}, {0.001, 1e+05}};
 }
 
-inline constexpr int64_t min_default_steps = 3;
-inline constexpr int64_t max_default_steps = 12;
+inline constexpr int64_t min_default_steps = 3;   ///< of a shipped schedule
+inline constexpr int64_t max_default_steps = 12;  ///< of a shipped schedule
 
 namespace detail {
 

@@ -26,8 +26,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// A distribution of normalized singular values: Σ weight_i f(sigma_i) ≈ mean of f over a matrix's
 /// singular values. Weights are positive and sum to one; sigma lies in [0, 1].
 struct Spectrum {
-  std::vector<double> sigma;
-  std::vector<double> weight;
+  std::vector<double> sigma;   ///< normalized singular values
+  std::vector<double> weight;  ///< one for each σ
 };
 
 namespace detail {

@@ -38,6 +38,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 struct TableEntry {
   int64_t rows = 0;  ///< smaller side
   int64_t cols = 0;  ///< larger side
+  /// Of the products.
   Precision precision = Precision::Float32;
   Quintics quintics;            ///< one triple per step
   Form form = Form::Auto;       ///< how they are applied
@@ -110,8 +111,8 @@ class CoefficientTable {
     set(std::move(entry));
   }
 
-  size_t size() const { return entries_.size(); }
-  bool empty() const { return entries_.empty(); }
+  size_t size() const { return entries_.size(); }  ///< number of entries
+  bool empty() const { return entries_.empty(); }  ///< whether there are none
 
   /// All entries, by rows, cols and precision.
   std::vector<TableEntry> entries() const {

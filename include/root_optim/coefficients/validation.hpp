@@ -41,6 +41,7 @@ struct ValidationOptions {
   /// a + bλ + cλ² must stay within (0, 2a].
   double negative_eigenvalue = 1e-6;
 
+  /// The limits for products of this precision and this normalization.
   static ValidationOptions for_precision(Precision precision, Normalization norm);
 };
 
@@ -83,7 +84,7 @@ struct StepReport {
 
 /// Outcome of `validate_quintics`.
 struct ValidationReport {
-  bool valid = false;
+  bool valid = false;        ///< whether the schedule may be run
   int64_t failing_step = 0;  ///< 1-based; 0 if valid
   double failing_sigma = 0;  ///< input of the failing step at which it fails
   std::string reason;        ///< empty if valid
@@ -91,9 +92,10 @@ struct ValidationReport {
   double max_output = 0;     ///< largest output over [0, 1 + u]
   double margin = 0;         ///< smallest escape / interval end − 1 over start and all steps
   double slope = 0;          ///< product of the a's: how far small σ are lifted
+  /// One for each step.
   std::vector<StepReport> steps;
 
-  static constexpr double low_sigma = 0.01;
+  static constexpr double low_sigma = 0.01;  ///< where `min_output` begins
 };
 
 namespace detail {

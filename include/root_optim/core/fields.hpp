@@ -25,6 +25,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// int64_t, read an int64_t.
 class Fields {
  public:
+  /// The types that a value may have.
   using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>,
                              std::vector<int64_t>, std::vector<std::string>>;
 
@@ -90,9 +91,11 @@ class Fields {
     return fields;
   }
 
+  /// Whether `key` has a value.
   bool contains(const std::string& key) const { return values_.count(key) != 0; }
+  /// All fields, by name.
   const std::map<std::string, Value>& values() const& { return values_; }
-  /// Of a temporary, so that `for (auto& [key, value] : options.fields().values())` is safe.
+  /// By value from a temporary, so that `for (auto& [key, value] : options.fields().values())` is safe.
   std::map<std::string, Value> values() && { return std::move(values_); }
 
   friend bool operator==(const Fields& a, const Fields& b) { return a.values_ == b.values_; }

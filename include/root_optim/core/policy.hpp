@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// What an outlier filter or an orthogonalizer must offer to be used by OrthogonalizedOptimizer.
-// The policies themselves are in soft_threshold.hpp, newton_schulz.hpp, ada_newton.hpp and
-// exact_polar.hpp; examples/custom_policy.cpp shows one's own.
+// The contract of a policy: what an outlier filter or an orthogonalizer must offer to be used by
+// OrthogonalizedOptimizer. The library's own are in soft_threshold.hpp, newton_schulz.hpp,
+// ada_newton.hpp and exact_polar.hpp; examples/custom_policy.cpp shows a user's.
 //
-// A policy P is a copyable, default-constructible value type, moved without exceptions, with
+// A policy is a copyable, default-constructible value type whose moves do not throw, with
 //
-//   static constexpr const char* name;                  stable: checkpoints record it
-//   at::Tensor operator()(const at::Tensor& x) const;   a batch [k, m, n] in float32 or float64 in, one
-//                                                       of the same shape out; must not write x
+//     static constexpr const char* name;                 stable: checkpoints record it
+//     at::Tensor operator()(const at::Tensor& x) const;  a batch [k, m, n] in float32 or float64 in,
+//                                                        one of the same shape out; must not write x
 //
 // and, unless it has no members,
 //
-//   void validate() const;                              throws if a setting is out of range
-//   void serialize(Fields& out) const;                  its settings by name …
-//   void deserialize(const Fields& in);                 … and back
+//     void validate() const;                throws if a setting is out of range
+//     void serialize(Fields& out) const;    stores its settings by name …
+//     void deserialize(const Fields& in);   … and takes them back
 //
 // Optional:
 //
-//   at::Tensor threshold(const at::Tensor& x) const;    filters: ε of each matrix, [k, 1, 1], or of
-//                                                       each entry, whose mean step_report shows
-//   at::Tensor operator()(const at::Tensor& x,          the same with what a step offers: memory for
-//                         Scratch scratch) const;       temporaries and, if it says so, x's own. Such a
-//                                                       policy must keep neither x nor its result
-//   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
-//                                                       throws if it cannot treat such a matrix of the
-//                                                       parameter; asked before a step changes anything
+//     at::Tensor threshold(const at::Tensor& x) const;  filters: ε of each matrix, [k, 1, 1], or of
+//                                                       each entry; step_report shows its mean
+//     at::Tensor operator()(const at::Tensor& x,        the same with what a step offers: memory for
+//                           Scratch scratch) const;     temporaries and, if it says so, x's own;
+//                                                       must keep neither x nor the result
+//     void validate_for(int64_t rows, int64_t cols,     throws if it cannot treat such a matrix of
+//                       const at::Tensor& parameter)    the parameter; asked before a step
+//                       const;                          changes anything
 #pragma once
 
 #include <cstdint>

@@ -15,10 +15,10 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 class Workspace;  // kernels/workspace.hpp
 
-/// Offered to a policy whose call takes it (policy.hpp).
+/// What a step offers to a policy whose call takes it (core/policy.hpp).
 struct Scratch {
   Workspace* workspace = nullptr;  ///< memory for temporaries; null: LibTorch's allocator
-  bool overwrite = false;          ///< nobody else needs the input: it may be written over
+  bool overwrite = false;          ///< nobody else needs the input, which may be written over
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Ground truth for tests and for looking into a training run: errors of an orthogonalization
-// against the exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy
-// the tails of a matrix are, and the gradients that past steps could not use.
-// Singular values and errors are computed in float64. Everything here waits for the device; nothing
-// changes an optimizer.
+// Ground truth for tests and for looking into a training run: errors of an orthogonalization against the
+// exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy the tails of
+// a matrix are, and the gradients that past steps could not use. Singular values and errors are computed
+// in float64. Everything here waits for the device; nothing changes an optimizer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -75,7 +74,8 @@ inline double singular_value_mse(const at::Tensor& x) {
   return singular_values(x).sub_(1.0).square_().mean().item<double>();
 }
 
-/// How heavy the tails of a matrix's entries are: whether an outlier split has something to split.
+/// How heavy the tails of a matrix's entries are, and so whether an outlier split has something to
+/// split.
 struct TailStatistics {
   double excess_kurtosis;  ///< mean u⁴ ÷ (mean u²)² − 3: 0 for normal entries
   double tail_index;  ///< Hill's estimate of α in P(|u| > x) ~ x^−α from the largest 1 % of |u|, at
@@ -89,7 +89,8 @@ struct TailStatistics {
 /// The tail statistics of one matrix.
 ///
 /// Shapes:     u: [m, n], or a batch of one, not empty; any real floating-point dtype.
-/// Degenerate: a zero matrix: 0, infinity, 0, 0. With Inf or NaN among the entries they mean nothing.
+/// Degenerate: a zero matrix has 0, infinity, 0, 0. With Inf or NaN among the entries the figures mean
+///             nothing.
 /// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
 /// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
 inline TailStatistics tail_statistics(const at::Tensor& u) {
@@ -118,13 +119,13 @@ struct GradientFaults {
   std::string name;    ///< the parameter's name, or "group g, index i"
   int64_t steps;       ///< steps for which it had a gradient
   int64_t non_finite;  ///< of these, with a gradient of its own that was not finite or overflowed
-  int64_t skipped;     ///< of these, skipped; with AdamW also because of another one's gradient
+  int64_t skipped;     ///< of these, skipped; with AdamW also for another parameter's gradient
 };
 
 /// The parameters of which a step was skipped or a gradient was not finite; usually none.
 ///
-/// Counts since the optimizer was made, checkpoints included. Not counted under
-/// NonFinite::Propagate. Changes nothing; waits for the device.
+/// The counts go back to when the optimizer was made, across checkpoints. Steps with
+/// NonFinite::Propagate are not counted. Changes nothing; waits for the device.
 template <class F, class O>
 std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optimizer) {
   std::vector<GradientFaults> result;
@@ -148,20 +149,21 @@ std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optim
 struct MatrixReport {
   std::string name;  ///< the parameter's name, or "group g, index i"
   int64_t block;     ///< which of the parameter's matrices
-  int64_t rows, cols;
+  /// Rows of the matrix.
+  int64_t rows, cols;    ///< columns of the matrix
   TailStatistics tails;  ///< of what the filter sees, U or the gradient (FilterPlace)
   double threshold;      ///< ε of the filter, the mean if it has several; infinite if it has none
-  double outlier_share;  ///< share of entries that the filter changes, of U or the gradient
+  double outlier_share;  ///< share of the entries that the filter changes, of U or the gradient
   double outlier_norm;   ///< ‖U − B‖_F / ‖U‖_F, or the same of the gradient (FilterPlace)
   double direction_cosine;  ///< cosine between the exact polar factors with and without the filter
   double spectral_norm;     ///< σ_max of the orthogonalized matrix X
   double relative_error;    ///< of X against the exact polar factor of B
-  double learning_rate_scale;  ///< lr is multiplied by this for the matrix
+  double learning_rate_scale;  ///< the factor of lr for the matrix: see LrScale
 };
 
-/// Reports what `optimizer.step()` would do now, matrix by matrix; parameters without a gradient
-/// and those of the AdamW rule are left out. Of a matrix that holds Inf or NaN, which step() treats as
-/// NonFinite says, all figures but the scale are NaN.
+/// Reports what `optimizer.step()` would do now, matrix by matrix. Parameters without a gradient and
+/// those of the AdamW rule are left out. Of a matrix that holds Inf or NaN all figures but the scale are
+/// NaN; step() treats it as NonFinite says.
 ///
 /// Changes nothing. Complexity: three SVDs a matrix.
 /// @throws c10::Error for a gradient that does not match its parameter, as step() would.
@@ -216,7 +218,7 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
   return reports;
 }
 
-/// The reports as a table, a line each.
+/// The reports as a table, one line for each.
 inline std::string to_string(const std::vector<MatrixReport>& reports) {
   size_t width = 9;
   for (const MatrixReport& report : reports) width = (std::max)(width, report.name.size());

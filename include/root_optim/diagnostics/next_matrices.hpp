@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The matrices of the coming step, at each stage, for those who look on.
+// The matrices of the coming step at each stage, to look at.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,7 +36,7 @@ struct NextMatrix {
   int64_t block;       ///< which of the parameter's matrices
   int64_t blocks;      ///< how many it has
   at::Tensor seen;     ///< what the filter sees: U, or the gradient (FilterPlace)
-  at::Tensor passed;   ///< what it makes of it
+  at::Tensor passed;   ///< what the filter makes of it
   at::Tensor unsplit;  ///< U without the filter
   at::Tensor body;     ///< what the orthogonalizer gets
 };
@@ -98,11 +98,12 @@ struct KeptBodies {
 
 }  // namespace detail
 
-/// The matrices of one parameter as the coming step will treat them, in the order of `matrix_shapes`; none
-/// where it is not orthogonalized. Runs the stages of the step (optimizer/detail/matrix_update.hpp) up to the
-/// orthogonalizer; changes nothing. No host synchronization.
-/// @throws c10::Error for a group or index that does not exist, for options of another optimizer's, and for
-/// a gradient that does not match its parameter.
+/// The matrices of one parameter as the coming step will treat them, in the order of `matrix_shapes`;
+/// none if the parameter is not orthogonalized. Runs the stages of the step
+/// (optimizer/detail/matrix_update.hpp) up to the orthogonalizer. Changes nothing. No host
+/// synchronization.
+/// @throws c10::Error for a group or index that does not exist, for options of another optimizer, and
+/// for a gradient that does not match its parameter.
 template <class F, class O>
 std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, size_t group,
                                       size_t index) {
@@ -148,7 +149,7 @@ std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, 
   return result;
 }
 
-/// The same of all parameters, group by group.
+/// The same for all parameters, group by group.
 template <class F, class O>
 std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer) {
   std::vector<NextMatrix> all;

@@ -11,10 +11,10 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// Filter: hands U on as it is. Muon's.
+/// Filter: returns U unchanged, B = U. Muon's.
 struct NoFilter {
-  static constexpr const char* name = "no_filter";
-  at::Tensor operator()(const at::Tensor& u) const { return u; }
+  static constexpr const char* name = "no_filter";                ///< stable: checkpoints record it
+  at::Tensor operator()(const at::Tensor& u) const { return u; }  ///< u itself
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

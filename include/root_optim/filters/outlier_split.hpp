@@ -41,12 +41,14 @@ inline at::Tensor clamp_to(const at::Tensor& u, const at::Tensor& threshold,
 
 }  // namespace detail
 
-/// Splits U = O + B at a threshold: O = sign(U)·max(|U| − ε, 0), the outliers, and B = clamp(U, −ε, ε).
+/// Splits U = O + B at a threshold ε: B = clamp(U, −ε, ε), the body, and O = sign(U)·max(|U| − ε, 0),
+/// the outliers.
 ///
-/// B is computed first and O = U − B, which is exact where |U| <= 2ε; U − soft(U) would lose B's
-/// digits to cancellation for large U. O + B equals U to one ulp of U. ε = 0 splits nothing: B = U.
-/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1] or [k, m, n], floating-point and on u's device; ε that
-///           is not > 0 (NaN, too) splits nothing -> (O, B) of u's shape. Nothing is written.
+/// B is computed first, then O = U − B, which is exact where |U| <= 2ε. U − soft(U) would lose B's
+/// digits to cancellation for large U. O + B equals U to one ulp of U.
+/// Shapes:   u: [k, m, n]; threshold: [k, 1, 1] or [k, m, n], floating-point, on u's device -> (O, B),
+///           each of u's shape. Nothing is written.
+/// Degenerate: where ε is not > 0 (NaN, too) nothing is split: B = U.
 /// @throws c10::Error for a u that is not [k, m, n] and a threshold of another shape.
 inline std::pair<at::Tensor, at::Tensor> split_outliers(const at::Tensor& u,
                                                         const at::Tensor& threshold) {

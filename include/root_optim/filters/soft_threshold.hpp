@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The outlier split U = O + B of ROOT (arXiv 2511.20626, "soft thresholding"): SoftThreshold, the
-// filter that hands on B, NoFilter, which hands on everything, and the exact quantile of |U| that may
-// set the threshold. U is the gradient or, as published, the momentum (FilterPlace, options.hpp).
+// The outlier split U = O + B of ROOT (arXiv 2511.20626, "soft thresholding"): SoftThreshold, the filter
+// that returns B, and the exact quantile of |U| that can set its threshold. U is the gradient or, as
+// published, the matrix made of the momentum (FilterPlace, options.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -58,41 +58,49 @@ inline at::Tensor quantile_of_abs(const at::Tensor& u, double q) {
   return position == rank ? lower : at::lerp(lower, upper, position - rank);
 }
 
-/// Filter: removes from each matrix U, the gradient or the momentum (FilterPlace), what exceeds a
-/// threshold, B = clamp(U, −ε, ε).
+/// Filter: returns the clamped body B = clamp(U, −ε, ε) of each matrix U.
 ///
-/// | setter               | ε of a matrix U                                  |
-/// |----------------------|--------------------------------------------------|
-/// | scaled(κ, passes)    | ε_ij = κ·r_i·c_j/mean|U|, r and c the means of |U| in row i and column j (default, 3 and 3) |
-/// | quantile(q)          | the quantile q of its |U|; ROOT's, with q = 0.90 |
-/// | absolute(e)          | e                                                |
-/// | relative_to_rms(f)   | f·√mean(U²)                                      |
+/// Here U is the matrix that the filter is given: the gradient or, as published (FilterPlace::Momentum),
+/// the U of the step. The outliers O = U − B are dropped. A setter chooses the threshold ε of a matrix:
 ///
-/// `scaled` is ours: rows and columns differ in size by orders of magnitude, and a pattern of scales
-/// r_i·c_j passes untouched, while single entries that stand out are clipped; one threshold for the whole
-/// matrix clips the large rows instead. Further passes take the means of what the pass before has clipped.
-/// Of independent normal entries three passes of κ = 3 clip 1.7 %. It needs no order statistic. An entry that
-/// outweighs all others together raises the means with itself; each pass lowers them again. A single row or
-/// column is its own pattern: κ > 1 clips nothing of it.
-/// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare
-/// with: U is handed on unsplit. `published()` adds 1e-9 to ε instead, as ROOT was published.
-/// With all modes but absolute, and `published()` for its 1e-9, the result scales with U (scaled: below
-/// 1e30). An absolute threshold does not: with it and FilterPlace::Momentum the two MomentumForms, whose
-/// buffers differ by the factor 1 − μ, are clipped differently.
+/// | setter             | ε                                                            |
+/// |--------------------|--------------------------------------------------------------|
+/// | scaled(κ, passes)  | ε_ij = κ·r_i·c_j/a; the default, with κ = 3 and 3 passes     |
+/// | quantile(q)        | the quantile q of the absolute values; ROOT's, with q = 0.90 |
+/// | absolute(e)        | e                                                            |
+/// | relative_to_rms(f) | f·√mean(U²)                                                  |
+///
+/// `scaled` is our own. r_i, c_j and a are the means of |U| over row i, over column j and over all of U.
+/// Rows and columns differ in size by orders of magnitude. A pattern of scales r_i·c_j passes unchanged,
+/// and only single entries that stand out of it are clipped; one threshold for the whole matrix would
+/// clip the large rows instead. Each further pass takes its means from what the pass before has clipped.
+/// Of independent normal entries three passes of κ = 3 clip 1.7 %. No order statistic is needed. An
+/// entry that outweighs all others together raises the means by itself; each pass lowers them again. A
+/// single row or column is its own pattern: κ > 1 clips nothing of it.
+///
+/// ε = 0 (more than a share q of zeros, or a zero matrix) means that there is no scale to compare with,
+/// so B = U. `published()` adds 1e-9 to ε instead, as ROOT was published.
+///
+/// B scales with U (`scaled`: below 1e30) in all modes but absolute, and in `published()` but for its
+/// 1e-9. With an absolute threshold and FilterPlace::Momentum the two MomentumForms are clipped
+/// differently, because their buffers differ by the factor 1 − μ.
+///
 /// NaN in U stays in B. An infinite entry makes the means infinite, so that what `scaled` leaves of its
-/// matrix means nothing; the quantile clips it. Where the filter stands in an optimizer, such a step is
-/// skipped by default (NonFinite).
-/// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer hands on
+/// matrix is meaningless; the quantile clips it. In an optimizer such a step is skipped by default
+/// (NonFinite).
+/// Dtype:    float64 and float32; half precision where LibTorch clamps it (the optimizer passes
 ///           float32).
-/// Cost:     scaled, in float32 and float64 on the CPU: a read of U per pass, one more and a write; on
-///           other devices, in half precision, under autograd and for other strides than those of [k, m, n]
-///           and its transposes some ten operators a pass, with temporaries of U's size. quantile: two
-///           reads, a selection, a read and a write; on other devices a sort. The others: operators.
+/// Cost:     scaled, in float32 and float64 on the CPU: one read of U a pass, then one read and one
+///           write. Elsewhere about ten operators a pass, with temporaries of U's size: on other
+///           devices, in half precision, under autograd, and for strides other than those of [k, m, n]
+///           and its transposes. quantile: two reads, a selection, a read and a write; on other devices
+///           a sort. The others: a few operators.
 /// Reference: ROOT, arXiv 2511.20626 (quantile); docs/results.md (scaled).
 class SoftThreshold {
  public:
-  static constexpr const char* name = "soft_threshold";
+  static constexpr const char* name = "soft_threshold";  ///< stable: checkpoints record it
 
+  /// The setters of the threshold.
   enum class Mode { Quantile, Absolute, RelativeToRms, Scaled };
 
   /// The split as published: quantile .90, with 1e-9 added to the threshold.
@@ -102,21 +110,23 @@ class SoftThreshold {
     return filter;
   }
 
-  /// Range: q in [0, 1]; 1 clips nothing. ROOT's: 0.90.
+  /// ε is the quantile q of |U|. Range: [0, 1]; 1 clips nothing. ROOT's: 0.90.
   SoftThreshold& quantile(double q) { return set(Mode::Quantile, q); }
-  /// Range: 0 to 3.4e38 (float32), in units of U, the gradient or the momentum.
+  /// ε is `epsilon`, in units of U. Range: 0 to 3.4e38 (float32).
   SoftThreshold& absolute(double epsilon) { return set(Mode::Absolute, epsilon); }
-  /// Range: 0 to 3.4e38; √(m·n) or more clips nothing.
+  /// ε is `factor` times the root mean square of U. Range: 0 to 3.4e38; √(m·n) or more clips nothing.
   SoftThreshold& relative_to_rms(double factor) { return set(Mode::RelativeToRms, factor); }
-  /// @param kappa range: above 0, to 3.4e38; below 1 it clips what follows the pattern, too, more with
-  /// every pass.
-  /// @param passes range: 1 to 8.
+  /// ε follows the rows and columns of U, see above.
+  /// @param kappa κ. Range: > 0, up to 3.4e38. Below 1 it clips what follows the pattern, too, and more
+  /// with every pass.
+  /// @param passes range: 1 to 8. Default: 3.
   SoftThreshold& scaled(double kappa, int64_t passes = 3) {
     set(Mode::Scaled, kappa);
     passes_ = passes;
     return *this;
   }
 
+  /// The setter that was called last. Default: Scaled.
   Mode mode() const { return mode_; }
   /// The q, ε or factor given to the setter of the mode.
   double value() const { return value_; }
@@ -157,8 +167,8 @@ class SoftThreshold {
     passes_ = in.get<int64_t>("passes");
   }
 
-  /// ε of each matrix: [k, m, n] -> [k, 1, 1], with `scaled` [k, m, n]; in float64 for float64, else
-  /// float32. Without memory shared with u.
+  /// ε of each matrix: [k, m, n] -> [k, 1, 1], with `scaled` [k, m, n], in float64 for float64, else
+  /// float32. It shares no memory with u.
   /// @throws c10::Error for a u that is not [k, m, n], and as `validate`.
   at::Tensor threshold(const at::Tensor& u) const {
     validate();
@@ -183,7 +193,7 @@ class SoftThreshold {
   /// B of each matrix of u, [k, m, n].
   /// @throws c10::Error as `threshold`.
   at::Tensor operator()(const at::Tensor& u) const { return (*this)(u, Scratch()); }
-  /// The same with what a step offers.
+  /// The same with what a step offers: see Scratch.
   at::Tensor operator()(const at::Tensor& u, Scratch scratch) const {
     detail::check_batch(u, "SoftThreshold");
     if (has_kernel(u)) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// OrthogonalizedOptimizer: parameter groups, a step, and what is saved. Its named forms are in root.hpp and
-// muon.hpp, the plan of a step, its batches and their commit in optimizer/detail/, the way of a checkpoint
-// back in optimizer/detail/restore.hpp.
+// OrthogonalizedOptimizer: parameter groups, a step, saving and loading. Its named forms are in root.hpp
+// and muon.hpp. optimizer/detail/ has the plan of a step, its batches and their commit; restore.hpp
+// there takes a checkpoint back.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,13 +37,13 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Momentum, an outlier filter and orthogonalization for matrices; AdamW for everything else.
 ///
-/// For a matrix parameter p (rows × cols as laid out) with gradient G, at each step:
+/// For a matrix parameter p (rows × cols as laid out) with gradient G, each step computes
 ///
-///     B = filter(G)                              soft_threshold.hpp, G = O + B
-///     M ← μM + B (or the EMA form)               momentum.hpp
-///     U = B + μM with Nesterov, else M
+///     B = filter(G)                              the body of G = O + B, O the outliers: soft_threshold.hpp
+///     M ← μM + B (or the EMA form)               the momentum: momentum.hpp
+///     U = B + μM with Nesterov, else U = M       the matrix that is orthogonalized
 ///     X = orthogonalizer(U)                      ≈ the polar factor of U: ada_newton.hpp, …
-///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      update.hpp, λ unscaled, applied once
+///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      λ is not scaled by s: update.hpp
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
 /// Any other parameter follows AdamW (adamw.hpp); the filter acts on its gradients with
@@ -53,22 +53,25 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///
 /// A drop-in torch::optim::Optimizer: the constructors of torch::optim::AdamW, groups with options
 /// of their own, closures, LRScheduler, zero_grad, torch::save and torch::load. Differences:
-///  - a group's options are complete, and kept as given on every LibTorch version;
+///  - a group's options are complete and stay as given on every LibTorch version;
 ///  - the same tensor twice in one list counts once; in two groups it is an error;
-///  - add groups through this type: through torch::optim::Optimizer&, LibTorch >= 2.10 would
-///    replace their options, so step() refuses such groups.
+///  - groups are added through this type: LibTorch >= 2.10 replaces the options of a group that is added
+///    through torch::optim::Optimizer&, so step() refuses it.
 ///
-/// State:     a matrix: one buffer; AdamW: two; float32 (float64 for float64 parameters); and two
-///            counters. On the CPU also the memory of a step, for the next one: `release_workspace`.
-/// Dtypes:    parameters and gradients in float64, float32, bfloat16, float16, with any strides that
-///            do not overlap; on any device whose LibTorch has float64. Gradients are never written.
-/// Faults:    gradients that are not finite: the option `non_finite`, by default a skipped step.
+/// State:     one buffer for a matrix, two for AdamW, in float32 (float64 for float64 parameters), and
+///            two counters. On the CPU a step also keeps its memory for the next one;
+///            `release_workspace` frees it.
+/// Dtypes:    parameters and gradients in float64, float32, bfloat16 or float16, with any strides that
+///            do not overlap, on any device whose LibTorch has float64. Gradients are never written.
+/// Faults:    the option `non_finite` decides about gradients that are not finite; by default it skips
+///            the step.
 /// Errors:    step() checks all groups, parameters, gradients and coefficients before it changes
-///            anything. What fails later (a policy of one's own, memory) leaves every parameter and
-///            its state together, either before or after the step, but earlier ones are updated
-///            already.
-/// Sync:      no host synchronization in step(), unless a policy (ExactPolar) or NonFinite::Raise
-///            has one, or, once, a parameter became float32 and its float64 state has to follow.
+///            anything. A later failure (of a user's own policy, or for want of memory) leaves each
+///            parameter and its state both as before the step or both as after it; earlier parameters
+///            are updated already.
+/// Sync:      step() does not synchronize with the host, with two exceptions: a policy (ExactPolar) or
+///            NonFinite::Raise that does, and the first step after a parameter became float32, whose
+///            float64 state has to follow.
 /// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
 /// Reference: ROOT, arXiv 2511.20626.
 ///
@@ -76,8 +79,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 template <class OutlierFilter, class Orthogonalizer>
 class OrthogonalizedOptimizer : public torch::optim::Optimizer {
  public:
-  using Options = OrthogonalizedOptions<OutlierFilter, Orthogonalizer>;
-  using Group = torch::optim::OptimizerParamGroup;
+  using Options = OrthogonalizedOptions<OutlierFilter, Orthogonalizer>;  ///< of every group
+  using Group = torch::optim::OptimizerParamGroup;                       ///< as LibTorch has it
 
   /// Groups with options keep them; groups without take `defaults`.
   /// @throws c10::Error as `add_param_group`.
@@ -90,11 +93,11 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
       : OrthogonalizedOptimizer(std::vector<Group>{Group(std::move(params))}, std::move(defaults)) {
   }
 
-  /// Adds a group of parameters; possible at any time.
+  /// Adds a group of parameters, at any time.
   /// @throws c10::Error if its options are of another type or out of range, if a parameter is
   /// undefined, not a leaf, not strided, not real floating-point, an inference tensor, overlaps
   /// itself in memory, does not fit the layout, has rank < 2 under Rule::Orthogonalized, or belongs to
-  /// another group, or if there are names, but not one per parameter. Nothing is added then.
+  /// another group, or if names are given, but not one per parameter. Nothing is added then.
   void add_param_group(const Group& group);
 
   /// Updates every parameter that has a gradient.

@@ -32,51 +32,51 @@ class NewtonSchulz;
 
 /// What a step does with gradients that are not finite (Inf or NaN).
 ///
-/// With all but Propagate no parameter and no state becomes non-finite through gradients: a step
-/// that would overflow the state (a momentum of more than 3.4e38 in float32, or, for AdamW, a
-/// gradient of more than 1.8e19) counts as not finite, too. State that is not finite already, from
-/// steps with Propagate, stays: its matrix does not move any more, until its entry of `state()` is
-/// erased. With all but Raise the host waits for nothing. Counts: `ParamState::non_finite` and
-/// `skipped`, and `gradient_faults` (diagnostics.hpp).
+/// Except with Propagate, gradients never make a parameter or its state non-finite. A step that would
+/// overflow the state counts as not finite, too: by a momentum above 3.4e38 in float32 or, for AdamW, by
+/// a gradient above 1.8e19. State that became non-finite in steps with Propagate stays so; its matrix
+/// does not move until its entry of `state()` is erased. The host waits for the device only with Raise.
+/// `ParamState::non_finite`, `ParamState::skipped` and `gradient_faults` (diagnostics.hpp) count such
+/// steps.
 enum class NonFinite {
-  Skip,       ///< such a parameter and its state stay as they are; those that a group treats with
-              ///< AdamW stay together, if one of them on the same device has such a gradient
-  Zero,       ///< Inf and NaN in a gradient count as 0; what overflows all the same is skipped
-  Propagate,  ///< computes with what is there; other matrices are not touched by it
+  Skip,  ///< the parameter and its state stay as they are; of the AdamW parameters of a group on
+         ///< one device, one such gradient stops all
+  Zero,  ///< Inf and NaN in a gradient count as 0; a step that overflows all the same is skipped
+  Propagate,  ///< computes with them; other matrices are not affected
   Raise       ///< step() throws before anything changes; the host waits for the gradients
 };
 
 /// Where the outlier filter acts.
 enum class FilterPlace {
-  Momentum,  ///< on U, the matrix that is orthogonalized; the momentum keeps the outliers (as published)
-  Gradient,  ///< on the gradients of matrices, before the momentum: an outlier does not live on in it for
-             ///< 1/(1 − μ) steps
-  AllGradients  ///< and on those of AdamW, before its moments: each as one matrix (first dimension,
-                ///< everything else), a vector as one row, which passes `SoftThreshold().scaled`
-                ///< unchanged. Costs a copy of these gradients beside them
+  Momentum,  ///< on U, before it is orthogonalized; the momentum keeps the outliers (as published)
+  Gradient,  ///< on the gradients of matrices, before the momentum, in which an outlier would live on
+             ///< for 1/(1 − μ) steps
+  AllGradients  ///< also on the gradients of AdamW, before its moments: each as one matrix (first dimension,
+                ///< everything else), a vector as one row, which `SoftThreshold().scaled` leaves
+                ///< unchanged. Costs a copy of these gradients
 };
 
 /// What becomes of an option when a checkpoint is loaded.
 enum class OnLoad {
-  Structure,  ///< must be the same in the checkpoint and in the code, because state depends on it
-  Parameters,  ///< the same, compared for each parameter as it is resolved: Auto equals what it decides
-  Restored,  ///< that of the checkpoint takes the place of the code's
-  Kept       ///< is not in checkpoints: the code's stays
+  Structure,   ///< must be equal in the checkpoint and in the code, because state depends on it
+  Parameters,  ///< must be equal for each parameter once resolved: Auto equals what it decides
+  Restored,    ///< the checkpoint's value replaces the code's
+  Kept         ///< is not in checkpoints: the code's value stays
 };
 
-/// The defaults that depend on the pair of policies. Specialize it to give a pair of your own others.
+/// Defaults that depend on the pair of policies. Specialize it to give a pair of your own others.
 template <class OutlierFilter, class Orthogonalizer>
 struct OptimizerDefaults {
-  static constexpr MomentumForm momentum_form = MomentumForm::Sum;
-  static constexpr LrScale scale = LrScale::MatchRmsAdamW;
+  static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
+  static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
 };
 
-/// Muon's: those of torch.optim.Muon. Here, not in muon.hpp, so that a file which makes the pair without that
-/// header has the same defaults.
+/// Muon's defaults, those of torch.optim.Muon. They stand here, so that code which forms the pair
+/// without muon.hpp has them, too.
 template <>
 struct OptimizerDefaults<NoFilter, NewtonSchulz> {
-  static constexpr MomentumForm momentum_form = MomentumForm::Ema;
-  static constexpr LrScale scale = LrScale::Original;
+  static constexpr MomentumForm momentum_form = MomentumForm::Ema;  ///< M ← μM + (1 − μ)B
+  static constexpr LrScale scale = LrScale::Original;               ///< √max(1, rows/cols)
 };
 
 /// Options of a parameter group: everything a step needs to know.
@@ -91,27 +91,28 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   using Defaults = OptimizerDefaults<OutlierFilter, Orthogonalizer>;
 
  public:
-  using Betas = std::tuple<double, double>;
+  using Betas = std::tuple<double, double>;  ///< β₁, β₂
 
   /// @param lr see `lr`. Not explicit, as in torch::optim::AdamWOptions.
   OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
 
-  /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it as
-  /// it is. Range: finite, >= 0. Default: 1e-3.
+  /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it
+  /// unscaled. Range: finite, >= 0. Default: 1e-3.
   TORCH_ARG(double, lr) = 1e-3;
   /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
   TORCH_ARG(double, momentum) = 0.95;
-  /// How gradients are accumulated. Default: Sum; EMA for Muon.
+  /// How the momentum accumulates gradients. Default: Sum; Ema for Muon.
   TORCH_ARG(MomentumForm, momentum_form) = Defaults::momentum_form;
   /// Whether matrices look ahead by one momentum step. Default: true.
   TORCH_ARG(bool, nesterov) = true;
   /// λ of the decoupled weight decay of both rules, p ← (1 − lr·λ) p. Range: finite, >= 0.
   /// Default: 0.1.
   TORCH_ARG(double, weight_decay) = 0.1;
-  /// What lr is multiplied by for a matrix shape. Default: MatchRmsAdamW; Original for Muon.
+  /// The factor of lr by matrix shape. Default: MatchRmsAdamW; Original for Muon.
   TORCH_ARG(LrScale, scale) = Defaults::scale;
-  /// β of the second moments by which rows and columns of a matrix's update are balanced; 0: not at all.
-  /// Costs rows + columns numbers of state a matrix (stages/update_balance.hpp). Range: [0, 1). Default: 0.
+  /// β of the second moments that balance the rows and columns of a matrix's update
+  /// (update_balance.hpp); 0: no balancing. Costs rows + columns numbers of state a matrix. Range: [0,
+  /// 1). Default: 0.
   TORCH_ARG(double, update_beta) = 0;
   /// The outlier filter. Default: as constructed.
   TORCH_ARG(OutlierFilter, filter);
@@ -126,9 +127,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(MatrixLayout, layout);
   /// β₁, β₂ of the AdamW rule. Range: [0, 1) each. Default: 0.9, 0.95.
   TORCH_ARG(Betas, betas) = std::make_tuple(0.9, 0.95);
-  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0; below 1.2e-38 it is no
-  /// number of float32, and where all gradients were 0, or too small to be squared, 0/0 follows, as
-  /// in torch::optim::AdamW. Default: 1e-8.
+  /// ε of the AdamW rule, outside the square root. Range: finite, >= 0. Default: 1e-8. Below 1.2e-38 it
+  /// is no number of float32; an entry whose gradients were all 0, or too small to be squared, then
+  /// becomes 0/0, as in torch::optim::AdamW.
   TORCH_ARG(double, eps) = 1e-8;
   /// What happens when gradients are not finite. Default: Skip.
   TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
@@ -185,9 +186,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     return out;
   }
 
-  /// The inverse of `fields`; what checkpoints do not keep is as constructed.
-  /// @throws c10::Error if a field is missing, of another type, out of range, or if the fields were
-  /// written with other policies.
+  /// The inverse of `fields`. Options that checkpoints do not keep are as constructed.
+  /// @throws c10::Error if a field is missing, of another type or out of range, or if other policies
+  /// wrote the fields.
   static OrthogonalizedOptions from_fields(const Fields& in) {
     OrthogonalizedOptions options;
     each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto& range) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// AdaNewton: Newton–Schulz with a triple per step, and as many steps as a shape affords. The
-// iteration itself is `orthogonalize` in newton_schulz.hpp; the shipped triples are in
-// coefficients/shipped.hpp, triples per shape in coefficients/table.hpp.
+// AdaNewton: Newton–Schulz with a triple for each step, and as many steps as a shape affords. The
+// iteration itself is `orthogonalize` in newton_schulz.hpp. The shipped triples are in
+// coefficients/shipped.hpp, triples for single shapes in coefficients/table.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,23 +31,22 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
 ///
-/// Coefficients: the entry of `table` for the shape (m, n) and the precision, with its number of
-///          steps and form, if there is one. Else the shipped triples, one per step, for as many steps
-///          as follows: the same for all shapes, with an error within a few percent of what
-///          `design_coefficients` (calibration.hpp) makes for a shape (docs/precision.md).
-///          All pass validation; the published ones, which do not, are
-///          CoefficientSet::root_paper() for NewtonSchulz.
-/// Steps:   `budget` bounds the cost (IterationPlan::cost), relative to that of the plain five-step
+/// Coefficients: if `table` has an entry for the shape (m, n) and the precision, that entry, with its
+///          number of steps and its form. Otherwise the shipped triples, one for each step, which are
+///          the same for all shapes. Their error is within a few percent of what `design_coefficients`
+///          (calibration.hpp) reaches for a shape (docs/precision.md). All pass validation. The
+///          published set, which does not, is CoefficientSet::root_paper() for NewtonSchulz.
+/// Steps:   `budget` bounds the cost (IterationPlan::cost) relative to that of the plain five-step
 ///          iteration on the same shape, and each shape gets as many steps as fit. In float32 wide
-///          matrices are cheap in Gram space and large ones by symmetry, so with the default they get
-///          more: from a smaller side of 512 on, 5 for square matrices, 6 for 1:2, 9 for 1:4; below,
-///          5, 5 and 8. In bfloat16, which is always direct and plain, every shape gets 5. `steps`
-///          fixes the number instead.
-/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple of its own for
-///          every step in place of one repeated, another norm, steps by shape.
+///          matrices are cheap in Gram space and large ones by symmetry, so the default gives them more.
+///          From a smaller side of 512 on it is 5 for square matrices, 6 for 1:2 and 9 for 1:4; below,
+///          5, 5 and 8. In bfloat16, which is always direct and plain, every shape gets 5. `steps` fixes
+///          the number instead.
+/// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple for every step in
+///          place of one that repeats, another norm, steps by shape.
 class AdaNewton {
  public:
-  static constexpr const char* name = "ada_newton";
+  static constexpr const char* name = "ada_newton";  ///< stable: checkpoints record it
 
   /// Cost relative to five plain direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.
   AdaNewton& budget(double budget) {
@@ -71,8 +70,8 @@ class AdaNewton {
     form_ = form;
     return *this;
   }
-  /// Coefficients for single shapes, which come before the shipped ones. Copies of a policy share
-  /// them; they are never changed. Default: none.
+  /// Coefficients for single shapes, which take precedence over the shipped ones. Copies of a policy
+  /// share them; they never change. Default: none.
   AdaNewton& table(CoefficientTable table) {
     table_ = table.empty() ? nullptr : std::make_shared<const CoefficientTable>(std::move(table));
     return *this;
@@ -82,7 +81,7 @@ class AdaNewton {
   std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
   Form form() const { return form_; }
-  CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }
+  CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }  ///< a copy
 
   /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
   /// `budget` affords, but at least three.
@@ -154,8 +153,8 @@ class AdaNewton {
     *this = std::move(read);
   }
 
-  /// @throws c10::Error for a shape without coefficients in the table, after settings were read from a
-  /// checkpoint whose coefficients had been designed on first use: others would take their place.
+  /// @throws c10::Error if the settings come from a checkpoint whose coefficients were designed on first
+  /// use, and the table has none for this shape: others would take their place.
   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
     TORCH_CHECK(
         !was_designed_ || find(rows, cols, precision_for(parameter)) != nullptr,
@@ -167,7 +166,7 @@ class AdaNewton {
 
   /// `orthogonalize` with the triples for the shape of x, [k, m, n].
   at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
-  /// The same with what a step offers.
+  /// The same with what a step offers: see Scratch.
   at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
     validate();
     detail::check_matrices(x, "AdaNewton");

@@ -28,7 +28,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///            is UVᵀ, the orthogonal (or semi-orthogonal) matrix nearest to X; zero gives zero.
 /// Shapes:    x: [..., m, n] -> the same shape, float64, on x's device.
 /// Dtype:     any real floating dtype; x is taken as exact and not modified.
-/// Complexity: an SVD a matrix, O(m²n) with a constant about 20 times that of a Newton–Schulz step.
+/// Complexity: one SVD for each matrix, O(m²n) with a constant about 20 times that of a Newton–Schulz step.
 ///            Synchronizes with the host.
 /// @param tolerance relative to σ_max, in [0, 1). Default: max(m, n)·2⁻⁵², the rounding of the SVD.
 /// @throws c10::Error for other dtypes, layouts or ranks, and (from the SVD) for Inf or NaN.
@@ -51,7 +51,7 @@ inline at::Tensor exact_polar(const at::Tensor& x, std::optional<double> toleran
 /// host.
 class ExactPolar {
  public:
-  static constexpr const char* name = "exact_polar";
+  static constexpr const char* name = "exact_polar";  ///< stable: checkpoints record it
 
   /// Singular values up to tolerance·σ_max count as zero. Range: [0, 1). Default: 2⁻²³·max(m, n)
   /// for float32 and half-precision input, 2⁻⁵²·max(m, n) for float64: directions below the

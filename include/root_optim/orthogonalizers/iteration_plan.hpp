@@ -20,25 +20,25 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// A form, with the steps grouped into runs that share one Gram matrix (Direct: one step a run).
+/// A form, and the steps grouped into runs that share one Gram matrix.
 struct IterationPlan {
-  Form form = Form::Direct;
-  std::vector<int64_t> runs;
-  int64_t blocks = 1;  ///< a side, in which symmetric products are computed: one triangle, mirrored
+  Form form = Form::Direct;   ///< Direct or Gram
+  std::vector<int64_t> runs;  ///< steps of each run; Direct: one
+  int64_t blocks = 1;  ///< a side of symmetric products; one triangle is computed, then mirrored
   double flops = 0;    ///< of one m × n matrix: two per multiply-add of its matrix products
-  double cost = 0;     ///< in units of FLOP of plain products: those by blocks at `symmetric_cost`
+  double cost = 0;     ///< in FLOP of plain products; those by blocks count with `symmetric_cost`
 };
 
-/// Share of a product's FLOP that one triangle of blocks × blocks takes; blocks >= 1.
+/// The share of a product's FLOP that one triangle of blocks × blocks takes; blocks >= 1.
 inline double symmetric_share(int64_t blocks) {
   return static_cast<double>(blocks + 1) / static_cast<double>(2 * blocks);
 }
 
-/// What a symmetric product by blocks takes of the time of the plain one.
+/// The time of a symmetric product by blocks as a share of the plain one's.
 ///
 /// Measured inside the iteration (two cores of an AMD EPYC (Zen 3), LibTorch 2.13.0 with MKL, medians in
 /// turns with plain products): .96 at m = 512, .77 at 768, .85 at 1024 and .69 at 2048, where the FLOP
-/// are 5/8: products of flat blocks run at a lower rate than those of whole matrices.
+/// are 5/8. Products of flat blocks run at a lower rate than those of whole matrices.
 inline double symmetric_cost(int64_t blocks) { return blocks > 1 ? 0.8 : 1.0; }
 
 namespace detail {
@@ -77,14 +77,14 @@ inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>&
   return flops;
 }
 
-/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where on CPUs they
-/// save time as well as FLOP, 1 below and in bfloat16, where they lose.
+/// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where they save time on
+/// CPUs as well as FLOP; 1 below and in bfloat16, where they lose time.
 inline int64_t symmetric_blocks(int64_t m, Precision precision) {
   return m >= 512 && precision != Precision::BFloat16 ? 4 : 1;
 }
 
 /// The runs of a schedule in Gram space, in float64 or float32. A computed Gram matrix has errors of
-/// about δ‖X‖², which grow with the square of the product of the a's; a new run begins before they pass
+/// about δ‖X‖², which grow with the square of the product of the a's. A new run begins before they pass
 /// 0.1.
 ///
 /// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The Newton–Schulz iteration: `orthogonalize`, the one iteration of this library, and
-// NewtonSchulz, the policy that runs it with a named or given set of coefficients. The sets are in
-// coefficients/published.hpp; the policy with coefficients per matrix shape is in ada_newton.hpp; the exact
-// factor, by SVD, is in exact_polar.hpp.
+// The Newton–Schulz iteration: `orthogonalize`, and NewtonSchulz, the policy that runs it with a named
+// or given set of coefficients. The sets are in coefficients/published.hpp, the policy with coefficients
+// by matrix shape in ada_newton.hpp, and the exact factor, by SVD, in exact_polar.hpp.
 #pragma once
 
 #include <ATen/Context.h>  // float32MatmulPrecision
@@ -34,17 +33,18 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Settings of `orthogonalize` beside the coefficients.
 struct OrthogonalizeOptions {
+  /// What X is divided by before the first step. Default: Schatten8.
   Normalization normalization = Normalization::Schatten8;
   /// ε of the Frobenius kinds, absolute, as published. Range: finite, >= 0.
   double eps = 1e-7;
   /// Dtype of the products: float64, float32 or bfloat16. Default: `default_compute_dtype`.
-  /// bfloat16 on the CPU needs LibTorch 2: before, its batched products accumulate in bfloat16 there,
+  /// bfloat16 on the CPU needs LibTorch 2: older versions accumulate batched products in bfloat16 there,
   /// and the output bound does not hold.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
   /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
   Form form = Form::Auto;
-  /// Run coefficients that fail validation all the same, with one warning per process: for
-  /// reproducing published sets only. The output is then unbounded.
+  /// Runs coefficients that fail validation, with one warning per process. It is for reproducing
+  /// published sets only: the output is unbounded. Default: false.
   bool allow_unsafe = false;
 };
 
@@ -97,7 +97,7 @@ inline void require_valid(const Quintics& schedule, Precision precision, Normali
 ///            A = XXᵀ,  X ← aX + (bA + cA²)X, that is σ ← aσ + bσ³ + cσ⁵ on every singular value.
 /// Shapes:    x: [..., m, n] -> the same shape; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in
-///            options.compute_dtype, returned in x's dtype. x is not modified, unless `scratch` says so.
+///            options.compute_dtype, returned in x's dtype. x is not modified, unless `scratch` allows it.
 /// Guarantee: with coefficients that pass validation every singular value of the result lies
 ///            in [0, output bound]; it is not exactly UVᵀ. Singular values far below
 ///            σ_max are lifted by at most the product of the a's.
@@ -107,8 +107,8 @@ inline void require_valid(const Quintics& schedule, Precision precision, Normali
 ///            keep their published absolute ε.
 /// Complexity: see `plan_iteration`; direct below 512: steps × (4m²n + 2m³) FLOP for m <= n. Extra
 ///            memory: two matrices m×n (one if x may be overwritten) and two to four m×m in the compute
-///            dtype; off the CPU, and for strides that are neither contiguous nor transposed, a float64
-///            copy of X (Frobenius) or A² (Schatten8) for its norm. No host synchronization.
+///            dtype. Off the CPU, and for strides that are neither contiguous nor transposed, the norm
+///            takes a float64 copy of X (Frobenius) or A² (Schatten8). No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// Reference: Björck & Bowie 1971; K. Jordan, Muon, 2024; ROOT, arXiv 2511.20626.
@@ -152,16 +152,16 @@ inline at::Tensor orthogonalize(const at::Tensor& x, const Quintics& schedule,
   return result.to(x.scalar_type()).reshape(x.sizes());
 }
 
-/// Policy: Newton–Schulz with a published set of coefficients (`root_paper`: one per matrix shape) or
-/// one's own.
+/// Policy: Newton–Schulz with a published set of coefficients or one's own. `root_paper` alone depends
+/// on the matrix shape.
 ///
-/// The defaults are torch.optim.Muon's: jordan, five steps, FrobeniusFloor with ε = 1e-7 (in the
-/// compute dtype of `default_compute_dtype`, where torch.optim.Muon always takes bfloat16).
+/// The defaults are torch.optim.Muon's: jordan, five steps, FrobeniusFloor with ε = 1e-7. The compute
+/// dtype is `default_compute_dtype`, whereas torch.optim.Muon always takes bfloat16.
 ///
 /// Example: see tests/unit/orthogonalizers/test_newton_schulz.cpp
 class NewtonSchulz {
  public:
-  static constexpr const char* name = "newton_schulz";
+  static constexpr const char* name = "newton_schulz";  ///< stable: checkpoints record it
 
   /// The coefficient set. Default: CoefficientSet::jordan().
   NewtonSchulz& coefficients(CoefficientSet set) {
@@ -173,7 +173,7 @@ class NewtonSchulz {
     steps_ = steps;
     return *this;
   }
-  /// Default: Normalization::FrobeniusFloor.
+  /// What X is divided by before the first step. Default: FrobeniusFloor.
   NewtonSchulz& normalization(Normalization normalization) {
     options_.normalization = normalization;
     return *this;
@@ -208,7 +208,7 @@ class NewtonSchulz {
   bool allow_unsafe() const { return options_.allow_unsafe; }
 
   /// @throws c10::Error if a setting is out of range. Coefficients are checked where they are used,
-  /// since they may depend on the shape and the margin on the dtype.
+  /// since they may depend on the shape, and their margin on the dtype.
   void validate() const {
     TORCH_CHECK(steps_ >= 1 && steps_ <= 64,
                 "root_optim::NewtonSchulz: expected 1 <= steps <= 64, got ", steps_);
@@ -249,7 +249,7 @@ class NewtonSchulz {
 
   /// `orthogonalize` with this policy's coefficients for the shape of x, [k, m, n].
   at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
-  /// The same with what a step offers.
+  /// The same with what a step offers: see Scratch.
   at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
     validate();
     detail::check_matrices(x, "NewtonSchulz");

@@ -30,10 +30,11 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///  1. along its first dimension into blocks (`split_rows`; default: one block);
 ///  2. in each block, dimension `out_dim` moves to the front (default 0: nothing moves);
 ///  3. the block is flattened to (rows, everything else).
+///
 /// With `batch(true)` nothing is cut or flattened: the last two dimensions are the matrix, and each
 /// index of the leading ones is a matrix of its own.
 ///
-/// Every matrix is thresholded, orthogonalized and scaled by itself.
+/// Every matrix is filtered, orthogonalized and scaled on its own.
 ///
 /// | parameter                            | layout                                       |
 /// |--------------------------------------|----------------------------------------------|
@@ -84,8 +85,8 @@ class MatrixLayout {
     return *this;
   }
 
-  int64_t split_count() const { return count_; }
-  const std::vector<int64_t>& split_sizes() const { return sizes_; }
+  int64_t split_count() const { return count_; }  ///< of equal blocks; 1 with sizes
+  const std::vector<int64_t>& split_sizes() const { return sizes_; }  ///< empty with a count
   int64_t out_dim() const { return out_dim_; }
   bool batch() const { return batch_; }
 
@@ -137,10 +138,10 @@ inline std::string to_string(const MatrixLayout& layout) {
   return text.empty() ? "matrix" : text;
 }
 
-/// Rows and columns of one matrix, before any transposition.
+/// One matrix as laid out, before any transposition.
 struct MatrixShape {
-  int64_t rows;
-  int64_t cols;
+  int64_t rows;  ///< m
+  int64_t cols;  ///< n
   friend bool operator==(MatrixShape a, MatrixShape b) {
     return a.rows == b.rows && a.cols == b.cols;
   }
@@ -182,7 +183,7 @@ inline std::vector<int64_t> block_sizes(c10::IntArrayRef shape, const MatrixLayo
 
 }  // namespace detail
 
-/// The shapes of the matrices that a tensor of shape `shape` becomes, one a block (with `batch`:
+/// The shapes of the matrices that a tensor of shape `shape` becomes, one for each block (with `batch`
 /// the one shape that all share).
 /// @throws c10::Error if the layout does not fit the shape.
 inline std::vector<MatrixShape> matrix_shapes(c10::IntArrayRef shape, const MatrixLayout& layout) {
@@ -200,9 +201,9 @@ inline std::vector<MatrixShape> matrix_shapes(c10::IntArrayRef shape, const Matr
   return shapes;
 }
 
-/// Views of k stacked tensors, one per distinct block: [k, c, out, ...] with the c equal blocks of
-/// a split by count side by side and the out dimension in front of the rest. Writing to a view
-/// writes to `stacked`.
+/// Views of k stacked tensors, [k, c, out, ...], with the out dimension in front of the rest. The c
+/// blocks of a split by count share one view; every block of a split by sizes has a view of its own,
+/// with c = 1. Writing to a view writes to `stacked`.
 /// @param stacked [k, *shape], any strides.
 /// @throws c10::Error if the layout does not fit the shape.
 inline std::vector<at::Tensor> block_views(const at::Tensor& stacked, const MatrixLayout& layout) {

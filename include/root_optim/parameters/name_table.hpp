@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// What the name of a parameter says where no module's type is known: some tensors of rank >= 2 are
-// sets of vectors (positions, tokens, codebooks), others are plainly weights. Names are habits, so
-// this is a table to read, and whoever knows better overrides it (docs/routing.md).
+// What the name of a parameter says where no module's type is known. Some tensors of rank >= 2 are sets
+// of vectors (positions, tokens, codebooks), others are plainly weights. Names are habits, so this is a
+// table to read, and whoever knows better overrides it (docs/routing.md).
 #pragma once
 
 #include <algorithm>  // any_of
@@ -16,22 +16,23 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// One row of `name_table`: it applies to a name that has one of `words`.
+/// One row of `name_table`. It applies to a name that has one of `words`.
 struct NameRow {
-  std::string kind;                ///< for the routing table: "position"
+  std::string kind;                ///< what the routing table calls it: "position"
   Rule rule;                       ///< AdamW, or Orthogonalized where the shape allows it
-  bool last_word;                  ///< whether the last word of the name alone counts
+  bool last_word;                  ///< whether only the last word of the name counts
   std::vector<std::string> words;  ///< in lower case; a star at an end stands for any letters
 };
 
 /// Which names say what; the first row that applies decides.
 ///
-/// A name is cut into words where something else than a letter stands, and before a capital that
-/// follows a small letter: "rel_pos_h2" and "relPosH" are rel, pos, h. English names end with what
-/// they are, an embed_proj is a projection and a proj_bias a bias: hence the rows of last words.
+/// A name is cut into words wherever something other than a letter stands, and before a capital that
+/// follows a small letter: "rel_pos_h2" and "relPosH" are rel, pos, h. The last word of an English name
+/// says what the thing is: an embed_proj is a projection, a proj_bias a bias. Some rows therefore look
+/// at last words only.
 ///
-/// Source: the names that timm, Mamba, Megatron-LM, torchtitan and x-transformers
-/// give to parameters of their own, and what they keep from weight decay or from Muon.
+/// Source: the names that timm, Mamba, Megatron-LM, torchtitan and x-transformers give to parameters of
+/// their own, and those that they exclude from weight decay or from Muon.
 inline const std::vector<NameRow>& name_table() {
   constexpr bool last_word = true, any_word = false;
   static const std::vector<NameRow> table{

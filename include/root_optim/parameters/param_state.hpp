@@ -23,23 +23,24 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter
-/// two moments; the rest is undefined. Tensors are on the parameter's device, in float64 for a float64
-/// parameter and float32 for any other, and of its shape unless they say otherwise; counters are integers
-/// on its device, where they are counted: reading them waits for the device.
+/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter two
+/// moments; the rest is undefined. Unless noted, tensors have the parameter's shape. They are on its
+/// device, in float64 for a float64 parameter and in float32 for any other. Counters are integers on its
+/// device, where they are counted: reading them waits for the device.
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   /// Number of steps that the parameter had a gradient for, those skipped included.
   TORCH_ARG(int64_t, step) = 0;
-  /// Number of these that were skipped (NonFinite), one int64.
+  /// Number of these steps that were skipped (NonFinite), one int64.
   TORCH_ARG(at::Tensor, skipped);
-  /// Number of these in which its own gradient was not finite or overflowed the state (NonFinite),
+  /// Number of these steps in which its own gradient was not finite or overflowed the state (NonFinite),
   /// one int64.
   TORCH_ARG(at::Tensor, non_finite);
   /// M, the momentum of a matrix.
   TORCH_ARG(at::Tensor, momentum_buffer);
-  /// R and C, the second moments of the rows and of the columns of a matrix's updates (update_balance.hpp),
-  /// those of all its matrices one behind the other, with the option `update_beta`.
+  /// R, the second moments of the rows of a matrix's updates (update_balance.hpp), with the option
+  /// `update_beta`. Those of all its matrices stand one after the other.
   TORCH_ARG(at::Tensor, row_moment);
+  /// C, the same of the columns.
   TORCH_ARG(at::Tensor, column_moment);
   /// m, AdamW's first moment.
   TORCH_ARG(at::Tensor, exp_avg);
@@ -55,14 +56,13 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     Count     ///< one int64
   };
 
-  /// A tensor of the state. It begins as zeros, which is also what a checkpoint means that was written
-  /// before the slot was.
+  /// A tensor of the state. It begins as zeros. A checkpoint from before the slot means zeros, too.
   struct Slot {
     const char* name;                ///< in checkpoints; never changes
-    at::Tensor ParamState::*tensor;  ///< where it stands
+    at::Tensor ParamState::*tensor;  ///< the member that holds it
     Rule rule;                       ///< which rule keeps it; Auto: both
-    Kind kind;
-    int64_t since;  ///< the first checkpoint format that has it
+    Kind kind;                       ///< its shape and dtype
+    int64_t since;                   ///< the first checkpoint format that has it
   };
 
   /// All slots, in the order in which checkpoints keep them.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// From a torch::nn::Module, or a list of names and tensors, to one entry per parameter: its rule,
-// its layout and the reason, by the type and name of the module it belongs to and by its shape. The
-// table of entries and the parameter groups made of it are in parameters/routing_table.hpp, the
-// judgment of names in name_table.hpp and of shapes in suitability.hpp. docs/routing.md shows which
-// parameter goes where.
+// Makes one entry for each parameter of a torch::nn::Module, or of a list of names and tensors: its
+// rule, its layout and the reason. The type and name of the module it belongs to decide, and its shape.
+// parameters/routing_table.hpp has the table of entries and the parameter groups made of it;
+// name_table.hpp judges names, suitability.hpp judges shapes. docs/routing.md shows which parameter goes
+// where.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -50,39 +50,41 @@ struct RoutingEntry {
   MatrixLayout layout;   ///< used by Orthogonalized
   std::string reason;    ///< in words, for the table
 
-  c10::IntArrayRef shape() const { return parameter.sizes(); }
+  c10::IntArrayRef shape() const { return parameter.sizes(); }  ///< of the parameter
 };
 
-/// Called for every entry, in the order of the module's parameters; may change rule, layout and
-/// reason. `Rule::Auto` asks for the judgment of the shape under the entry's layout, and so does a
-/// new layout for an entry that follows AdamW by its shape. A layout that comes to nothing, under
-/// AdamW or below rank 2, is an error.
+/// Called for every entry, in the order of the module's parameters; may change rule, layout and reason.
+/// `Rule::Auto` has the shape judged under the entry's layout, and so does a new layout for an entry
+/// that follows AdamW by its shape. A layout without effect, under AdamW or below rank 2, is an error.
 using RoutingOverride = std::function<void(RoutingEntry&)>;
 
-/// Without `output_heads`, a parameter of rank >= 2 is an output head if this is its name: the last
-/// path component of its module if the parameter is called "weight", else the parameter's own.
+/// The names that mark an output head where `output_heads` gives none. A parameter of rank >= 2 that is
+/// called "weight" goes by the last path component of its module, any other by its own name.
 inline const std::vector<std::string>& default_output_heads() {
   static const std::vector<std::string> names{"lm_head", "output_head", "head", "classifier"};
   return names;
 }
 
-/// What `route` can be told beside the override. A list of names stands for `output_heads` alone:
+/// Settings of `route` beside the override. A list of names stands for `output_heads` alone:
 /// `route(model, options, {}, {"decoder.out"})`.
 class RoutingOptions {
  public:
   RoutingOptions() = default;
+  /// With these output heads; not explicit.
   RoutingOptions(std::vector<std::string> output_heads) : output_heads_(std::move(output_heads)) {}
+  /// The same in braces.
   RoutingOptions(std::initializer_list<std::string> output_heads) : output_heads_(output_heads) {}
 
-  /// The names of the output heads: of a parameter ("head.weight"), of a module with everything in
+  /// The names of the output heads: each of a parameter ("head.weight"), of a module with everything in
   /// it ("decoder.head"), or the last component of either ("head"). Default: none, which stands for
   /// `default_output_heads()`.
   RoutingOptions& output_heads(std::vector<std::string> names) {
     output_heads_ = std::move(names);
     return *this;
   }
-  /// Where parameters of rank >= 2 go about which neither type nor name says anything: by their
-  /// shape (Auto, the default, and the table says "unknown, by shape: check") or to AdamW.
+  /// The rule of parameters of rank >= 2 about which neither type nor name says anything. Auto (the
+  /// default): by their shape, and the table says "unknown, by shape: check". AdamW: all follow AdamW.
+  /// @throws c10::Error for Orthogonalized.
   RoutingOptions& unknown(Rule rule) {
     TORCH_CHECK(rule != Rule::Orthogonalized,
                 "root_optim::RoutingOptions::unknown: expected auto or adamw, got ",

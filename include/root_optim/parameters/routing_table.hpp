@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Parameter groups from a module or from a list of names and tensors: a table that says which
-// parameter follows which rule, in which layout and why, and the groups to construct an optimizer
-// with. How a parameter is judged is in routing.hpp; a flat list of tensors needs no table, the
-// optimizer's `Rule::Auto` judges it by shape (suitability.hpp).
+// Parameter groups from a module or from a list of names and tensors. A table says which parameter
+// follows which rule, in which layout and why, and makes the groups to construct an optimizer with. How
+// a parameter is judged is in routing.hpp. A flat list of tensors needs no table: the optimizer's
+// `Rule::Auto` judges it by shape (suitability.hpp).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -62,12 +62,13 @@ inline std::string format_entries(const std::vector<RoutingEntry>& entries) {
 template <class Options>
 class RoutingTable {
  public:
+  /// The table of `entries`, whose groups get copies of `options`.
   RoutingTable(std::vector<RoutingEntry> entries, Options options)
       : entries_(std::move(entries)), options_(std::move(options)) {}
 
   /// One entry per parameter, in the order of the module's `named_parameters()`.
   const std::vector<RoutingEntry>& entries() const& { return entries_; }
-  /// By value, so that `for (auto& entry : route(...).entries())` does not dangle.
+  /// By value from a temporary, so that `for (auto& entry : route(...).entries())` does not dangle.
   std::vector<RoutingEntry> entries() && { return std::move(entries_); }
 
   /// One group per rule and layout, each with a complete copy of the options in which rule, layout
@@ -89,7 +90,7 @@ class RoutingTable {
     return result;
   }
 
-  /// The table as text, one line a parameter, for logs.
+  /// The table as text for logs, one line for each parameter.
   std::string to_string() const { return detail::format_entries(entries_); }
 
   friend std::ostream& operator<<(std::ostream& stream, const RoutingTable& table) {
@@ -135,28 +136,28 @@ using RequireNamedTensors = std::enable_if_t<!std::is_base_of_v<torch::nn::Modul
 
 }  // namespace detail
 
-/// Decides for every parameter of a module between orthogonalization and AdamW, and how it becomes
-/// matrices.
+/// Decides for every parameter of a module whether it is orthogonalized or follows AdamW, and how it
+/// becomes matrices.
 ///
-/// By type and name of its module: weights of Linear and of convolutions (one matrix a group) and
-/// the gates and projections of recurrent and attention modules are orthogonalized; embeddings,
-/// output heads, normalizations, biases, depthwise kernels and everything of rank < 2 follow AdamW.
-/// Other parameters go by name (`name_table`), and what has no name in it by its shape, or to AdamW
-/// with `RoutingOptions::unknown`. A matrix with a side < 8 or an aspect > 256 follows AdamW
-/// whatever it belongs to. The full list is in docs/routing.md.
+/// The type and name of its module decide. The weights of Linear and of convolutions (one matrix a
+/// group) and the gates and projections of recurrent and attention modules are orthogonalized.
+/// Embeddings, output heads, normalizations, biases, depthwise kernels and everything of rank < 2 follow
+/// AdamW. Other parameters go by their names (`name_table`). If the name says nothing either, the shape
+/// decides, or `RoutingOptions::unknown` sends them to AdamW. A matrix with a side < 8 or an aspect
+/// > 256 follows AdamW whatever it belongs to. The full list is in docs/routing.md.
 ///
 /// A tied tensor counts once, under its first name, and follows AdamW if any of its names does.
-/// Frozen parameters are listed (the optimizer skips what has no gradient); undefined ones, and those
-/// of other than real floating-point dtypes that require no gradient, are not.
+/// Frozen parameters are listed; the optimizer skips what has no gradient. Undefined ones are left
+/// out, and so are those that require no gradient and are not real floating-point.
 ///
 /// @param module        need not be held by a shared_ptr; classes derived from LibTorch's count as
 ///                      what they derive from.
 /// @param options       what every group gets a copy of; rule, layout and names must be as
 ///                      constructed, since this function sets them.
 /// @param override_entry may change rule, layout and reason of every entry; optional.
-/// @param routing       names of the output heads, and where unknown parameters go; optional.
+/// @param routing       names of the output heads, and the rule of unknown parameters; optional.
 /// @throws c10::Error if a parameter that requires a gradient is not real floating-point, an override
-///                    does not fit its parameter or would come to nothing, an output head names
+///                    does not fit its parameter or would have no effect, an output head names
 ///                    nothing, or the options are out of range.
 /// Example: tests/unit/parameters/test_param_groups.cpp
 template <class Options>
@@ -170,10 +171,10 @@ RoutingTable<Options> route(const torch::nn::Module& module, const Options& opti
 /// The same for a list of names and tensors, where no module's type is known: a
 /// `torch::jit::Module`'s `named_parameters()`, a `torch::OrderedDict`, a map, a vector of pairs.
 ///
-/// Names are paths as a module's, "layers.0.up.weight". Everything goes by name and shape, so name
-/// the output heads, and give the layouts of fused weights by the override.
+/// Names are paths, as in a module: "layers.0.up.weight". Only name and shape decide, so name the output
+/// heads, and give the layouts of fused weights by the override.
 /// @param parameters a range whose elements are a name and a tensor; every name once.
-/// @throws c10::Error as above, and for a name that stands there twice.
+/// @throws c10::Error as above, and for a name that occurs twice.
 template <class Range, class Options, class = detail::RequireNamedTensors<Range>>
 RoutingTable<Options> route(const Range& parameters, const Options& options,
                             const RoutingOverride& override_entry = {},

@@ -15,9 +15,10 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 enum class Rule {
   Auto,            ///< by rank and suitability of the shape (suitability.hpp): the default
   Orthogonalized,  ///< filter, momentum, orthogonalizer; an error for rank < 2
-  AdamW            ///< AdamW
+  AdamW            ///< the rule of adamw.hpp
 };
 
+/// "auto", "orthogonalized" or "adamw".
 inline std::string to_string(Rule rule) {
   switch (rule) {
     case Rule::Auto:

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Does a tensor of this shape gain from orthogonalization? The one rule that `Rule::Auto` applies
-// to flat parameter lists and that the routing of modules builds on. It sees shapes only; what the
-// type and the name of a module say is in routing.hpp. The papers say "matrices"; the two limits
-// below make that precise.
+// Does a tensor of this shape gain from orthogonalization? `Rule::Auto` applies this rule to flat
+// parameter lists, and the routing of modules builds on it. It sees shapes only; routing.hpp judges the
+// type and the name of a module. The papers say "matrices"; the two limits below make that precise.
 #pragma once
 
 #include <c10/util/ArrayRef.h>  // IntArrayRef
@@ -20,18 +19,18 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// A matrix with a smaller side goes to AdamW: a handful of singular values is no spectrum to even
+/// A matrix with a side below this follows AdamW: a handful of singular values is no spectrum to even
 /// out.
 inline constexpr int64_t min_matrix_side = 8;
 
-/// A matrix whose sides have a larger ratio goes to AdamW: it is a table of vectors rather than a
-/// map.
+/// A matrix with an aspect (longer over shorter side) above this follows AdamW: it is a table of vectors
+/// rather than a map.
 inline constexpr int64_t max_matrix_aspect = 256;
 
-/// The verdict on one shape, with its reason in words (for tables and errors).
+/// The verdict on one shape.
 struct Suitability {
-  bool orthogonalize;
-  std::string reason;
+  bool orthogonalize;  ///< else AdamW
+  std::string reason;  ///< in words, for tables and errors
 };
 
 /// Judges the matrices that `layout` makes of a tensor, by their sides alone.
@@ -62,12 +61,12 @@ inline Suitability matrix_suitability(c10::IntArrayRef shape, const MatrixLayout
                     text(matrices.front())};
 }
 
-/// Judges a tensor of which nothing but the shape is known: `matrix_suitability`, and in addition
-/// rank >= 3 with size(1) == 1, the shape of a depthwise kernel, goes to AdamW.
+/// Judges a tensor of which nothing but the shape is known, by `matrix_suitability`. A tensor of rank
+/// >= 3 with size(1) == 1, the shape of a depthwise kernel, follows AdamW, too.
 ///
-/// A convolution that really has one input channel looks the same. A module tells them apart
-/// (parameters/routing_table.hpp), a layout does (more than the shape is known then, and the second
-/// rule does not apply); else `Rule::Orthogonalized` overrides the verdict.
+/// A convolution that really has one input channel looks the same. A module tells the two apart
+/// (parameters/routing_table.hpp). So does a layout: then more than the shape is known, and this second
+/// rule does not apply. Otherwise `Rule::Orthogonalized` overrides the verdict.
 /// @throws c10::Error if the layout does not fit the shape.
 inline Suitability suitability(c10::IntArrayRef shape, const MatrixLayout& layout) {
   Suitability verdict = matrix_suitability(shape, layout);

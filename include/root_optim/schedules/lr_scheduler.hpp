@@ -22,18 +22,21 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The factor that a learning rate is multiplied by at step t = 0, 1, …; a value type.
 ///
-/// | made by                              | factor behind the warm-up, s = share of it that is over |
+/// | made by                              | factor after the warm-up                                 |
 /// |--------------------------------------|----------------------------------------------------------|
 /// | constant()                           | 1                                                        |
 /// | linear(total)                        | f + (1 − f)(1 − s)                                       |
 /// | cosine(total)                        | f + (1 − f)(1 + cos πs)/2                                |
 /// | warmup_stable_decay(total, decay)    | 1, then f + (1 − f)(1 − s) over the last `decay` steps   |
 ///
-/// With `warmup(w)` steps 0 … w − 1 have the factor (t + 1)/w, and s counts from step w on. f is
-/// `final_factor`; from step `total` on the factor is f.
+/// s grows from 0 to 1 over the steps after the warm-up, with warmup_stable_decay over the last `decay`
+/// steps. f is `final_factor`; from step `total` on the factor is f. With `warmup(w)` steps 0 … w − 1 have
+/// the factor (t + 1)/w.
 class LrSchedule {
  public:
+  /// The factor 1 from the end of the warm-up on.
   static LrSchedule constant() { return LrSchedule(Shape::Constant, 0, 0); }
+  /// From 1 down to f on a straight line.
   /// @param total number of steps, warm-up included. Range: >= 1.
   static LrSchedule linear(int64_t total) { return LrSchedule(Shape::Linear, total, total); }
   /// Loshchilov & Hutter, arXiv 1608.03983, without restarts.
@@ -46,8 +49,8 @@ class LrSchedule {
     return LrSchedule(Shape::Linear, total, decay);
   }
 
-  /// Number of steps of the warm-up. Range: 0 to `total`; with `warmup_stable_decay` to `total` less the
-  /// decay, unless all of it is decay; any with `constant`. Default: 0.
+  /// Number of steps of the warm-up. Range: 0 to `total`; with `warmup_stable_decay` 0 to `total` −
+  /// `decay`, unless `decay` is `total`; any number with `constant`. Default: 0.
   LrSchedule& warmup(int64_t steps) {
     const int64_t most = shape_ == Shape::Constant ? steps
                          : decay_ < total_         ? total_ - decay_
@@ -100,16 +103,17 @@ class LrSchedule {
 /// Sets the learning rate of every group of an optimizer to its peak × the schedule's factor.
 ///
 /// The peaks are the learning rates that the groups have when the scheduler is made; it sets those of
-/// step 0 at once. Then, as with LibTorch's own schedulers:
+/// step 0 at once. It is used like LibTorch's own schedulers:
 ///
 ///     LrScheduler scheduler(optimizer, LrSchedule::cosine(1000).warmup(50));
 ///     for (...) { ...; optimizer.step(); scheduler.step(); }
 ///
-/// Resume: make the optimizer and the scheduler as at first, load the optimizer, then `set_step`.
+/// Resume: make the optimizer and the scheduler as at first, load the optimizer, then call `set_step`.
 /// Groups: those of the optimizer when it is made; groups added later keep their learning rates.
 /// Errors: LibTorch's. The optimizer must outlive the scheduler.
 class LrScheduler : public torch::optim::LRScheduler {
  public:
+  /// Takes the peaks from `optimizer` and sets the learning rates of step 0.
   LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule)
       : torch::optim::LRScheduler(optimizer),
         optimizer_(optimizer),

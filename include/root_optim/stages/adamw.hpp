@@ -15,19 +15,20 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// What a step of AdamW is governed by.
+/// Settings of an AdamW step.
 struct AdamWSettings {
-  double lr;            ///< finite, >= 0
-  double beta1, beta2;  ///< β₁, β₂, in [0, 1)
+  double lr;  ///< finite, >= 0
+  /// β₁, in [0, 1)
+  double beta1, beta2;  ///< β₂, in [0, 1)
   double eps;           ///< ε, finite, >= 0
   double weight_decay;  ///< λ, finite, >= 0
 };
 
 /// The new moments and the new parameter value of one AdamW step.
 struct AdamWResult {
-  at::Tensor exp_avg;     // m
-  at::Tensor exp_avg_sq;  // v
-  at::Tensor parameter;   // in the moments' dtype
+  at::Tensor exp_avg;     ///< m'
+  at::Tensor exp_avg_sq;  ///< v'
+  at::Tensor parameter;   ///< p', in the moments' dtype
 };
 
 /// One AdamW step, into new tensors.
@@ -36,13 +37,13 @@ struct AdamWResult {
 ///          p' = (1 − lr·λ) p − lr/(1 − β₁ᵗ) · m' / (√v' / √(1 − β₂ᵗ) + ε)
 /// Shapes:  all tensors of one shape; gradient, exp_avg, exp_avg_sq of one dtype (float32 or
 ///          float64), parameter of any floating dtype. Nothing is written.
-/// Accuracy: the same operations in the same order as torch::optim::AdamW, but for the bias
-///          corrections, which are computed on the device in float64; half-precision parameters are
-///          computed in float32 and rounded once. The optimizer takes LibTorch's fused kernel where
-///          it can (stages/detail/fused_adamw.hpp), which differs by rounding.
+/// Accuracy: the same operations in the same order as torch::optim::AdamW, except for the bias
+///          corrections, which are computed on the device in float64. Half-precision parameters are
+///          computed in float32 and rounded once. Where it can, the optimizer takes LibTorch's fused
+///          kernel instead (stages/detail/fused_adamw.hpp), which differs by rounding.
 /// Reference: Loshchilov & Hutter, arXiv 1711.05101; torch::optim::AdamW without amsgrad.
-/// @param step t, counted from 1: one number, on the parameter's device, because only that device
-/// knows how many steps it has skipped (NonFinite::Skip). Below 1 the result means nothing.
+/// @param step t, counted from 1: one number on the parameter's device, since only the device knows how
+/// many steps it has skipped (NonFinite::Skip). Below 1 the result is meaningless.
 /// @throws c10::Error for tensors of different shapes, and for numbers out of their range.
 inline AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
                               const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,

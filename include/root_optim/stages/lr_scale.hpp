@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// How long the orthogonalized update is for a matrix shape.
+// The length of the orthogonalized update by matrix shape.
 #pragma once
 
 #include <c10/util/Exception.h>  // TORCH_CHECK

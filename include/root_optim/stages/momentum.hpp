@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Momentum of a matrix parameter, behind the filter of the gradient or, as ROOT was published, in
-// front of that of U (FilterPlace, options.hpp). Filters are in soft_threshold.hpp, what follows in
-// newton_schulz.hpp.
+// The momentum of a matrix parameter. By default the filter of the gradient comes before it; as ROOT was
+// published, a filter of U comes after it (FilterPlace, options.hpp). Filters are in soft_threshold.hpp,
+// what follows in newton_schulz.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,32 +18,34 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// How gradients are accumulated. From a zero start the two differ by the factor 1 − μ only, which
-/// orthogonalization removes; the stored buffer and a fixed threshold differ.
+/// How the momentum accumulates gradients. From a zero start the two forms differ only by the factor
+/// 1 − μ, which orthogonalization removes. The stored buffer differs by it, and what a fixed threshold
+/// clips of it.
 enum class MomentumForm {
   Sum,  ///< M ← μ M + G          (ROOT, Keller Jordan's SGD form)
   Ema   ///< M ← μ M + (1 − μ) G  (torch.optim.Muon)
 };
 
+/// "sum" or "ema".
 inline const char* to_string(MomentumForm form) {
   return form == MomentumForm::Sum ? "sum" : "ema";
 }
 
 /// The new momentum buffer M and the matrix U of the update.
 struct Momentum {
-  at::Tensor buffer;
-  at::Tensor update;
+  at::Tensor buffer;  ///< M'
+  at::Tensor update;  ///< U
 };
 
-/// Accumulates a gradient, into new tensors.
+/// Accumulates a gradient G, or the body B of one, into new tensors.
 ///
 /// Math:    Sum: M' = μ M + G,          U = G + μ M'            with Nesterov, else U = M'
 ///          EMA: M' = M + (1 − μ)(G − M), U = G + μ (M' − G)    with Nesterov, else U = M'
 /// Shapes:  buffer, gradient: equal shapes, floating-point dtypes and devices -> both results of that
-///          shape. Neither argument is written; without Nesterov `update` is `buffer`.
+///          shape. Neither argument is written; without Nesterov `update` and `buffer` are one tensor.
 /// Reference: ROOT, arXiv 2511.20626; torch.optim.Muon 2.9 for the EMA form.
 /// @param momentum μ, in [0, 1).
-/// @param workspace where the results are taken from, on the CPU; null: from LibTorch's allocator.
+/// @param workspace memory for the results on the CPU; null: LibTorch's allocator.
 /// @throws c10::Error for other arguments, and for one that autograd follows.
 inline Momentum accumulate_momentum(const at::Tensor& buffer, const at::Tensor& gradient,
                                     double momentum, MomentumForm form, bool nesterov,

@@ -14,12 +14,12 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// value ← (1 − lr·λ) p − lr·s·X: decoupled weight decay, with the learning rate as set (not scaled by
+/// value ← (1 − lr·λ) p − lr·s·X: decoupled weight decay, by the learning rate as set (not scaled by
 /// shape), and an orthogonalized update.
 ///
 /// Shapes:  value, parameter, direction: equal, any strides; value is written, the others are not.
-/// Dtype:   value and parameter float32 or float64, the same: a half-precision parameter, to which the
-///          caller copies the value, is rounded once. direction: any floating-point dtype.
+/// Dtype:   value and parameter: both float32 or both float64. So a half-precision parameter is rounded
+///          only once, when the caller copies the value to it. direction: any floating-point dtype.
 /// @param scale s, see `lr_scale`.
 /// @throws c10::Error for other shapes and dtypes.
 inline void update_parameter(const at::Tensor& value, const at::Tensor& parameter,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Second moments of the rows and columns of orthogonalized updates: rows and columns that are long step
-// after step are shortened, the others lengthened.
+// Balances orthogonalized updates by the second moments of their rows and columns: those that are long
+// step after step are shortened, the others lengthened.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,30 +13,30 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// R and C: running means of X² along the rows, [count, rows], and the columns, [count, cols].
+/// Running means of X² over the rows and over the columns of each matrix X of a batch.
 struct UpdateMoments {
-  at::Tensor rows;
-  at::Tensor cols;
+  at::Tensor rows;  ///< R, [count, rows]
+  at::Tensor cols;  ///< C, [count, cols]
 };
 
 /// The new moments and the balanced update.
 struct BalancedUpdate {
-  UpdateMoments moments;
-  at::Tensor matrices;
+  UpdateMoments moments;  ///< R' and C'
+  at::Tensor matrices;    ///< Y, [count, rows, cols]
 };
 
 /// Divides each matrix X of a batch by the size that its rows and columns usually have.
 ///
 /// Math:    R' = β R + (1 − β) mean_j X²,  C' = β C + (1 − β) mean_i X²
 ///          Y_ij = X_ij / √(R'_i C'_j / mean R'),  Y ← Y·‖X‖_F/‖Y‖_F
-/// Shapes:  x: [count, rows, cols]; moments of it -> all new tensors. Nothing is written.
-/// Dtype:   float32 or float64, moments as x. Zeros as moments are a start: no bias correction is needed,
-///          since only ratios count.
+/// Shapes:  x: [count, rows, cols], with moments to match -> new tensors. Nothing is written.
+/// Dtype:   float32 or float64, moments as x. Moments start as zeros, without a bias correction, since only
+///          ratios count.
 /// Degenerate: a row or column that was always zero stays zero; a zero matrix stays zero.
-/// Cost:    some ten operators with temporaries of x's size, rows + cols numbers of state a matrix.
+/// Cost:    about ten operators with temporaries of x's size; rows + cols numbers of state a matrix.
 /// Reference: NorMuon, arXiv 2510.05491 (rows); Adafactor, arXiv 1804.04235 (rows × columns).
 /// @param beta β, in [0, 1).
-/// @throws c10::Error for other shapes and numbers.
+/// @throws c10::Error for moments of another shape and for beta out of its range.
 inline BalancedUpdate balance_update(const at::Tensor& x, const UpdateMoments& moments,
                                      double beta) {
   TORCH_CHECK(x.dim() == 3 && moments.rows.sizes() == x.sizes().slice(0, 2) &&

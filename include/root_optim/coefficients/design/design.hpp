@@ -92,8 +92,8 @@ struct Design {
   Quintics quintics;
   double mse = 0;             ///< expected_mse on the spectrum, or the parts' weighted mean
   double relative_error = 0;  ///< its root, or the weighted mean of the parts' roots
-  ValidationReport report;
-  int64_t iterations = 0;
+  ValidationReport report;    ///< of `validate_quintics` with the options' limits
+  int64_t iterations = 0;     ///< Levenberg–Marquardt iterations over all starts
 };
 
 namespace detail {
