@@ -89,7 +89,7 @@ struct DesignOptions {
 
 /// A designed schedule with its figures.
 struct Design {
-  Quintics quintics;
+  Quintics quintics;          ///< one per step
   double mse = 0;             ///< expected_mse on the spectrum, or the parts' weighted mean
   double relative_error = 0;  ///< its root, or the weighted mean of the parts' roots
   ValidationReport report;    ///< of `validate_quintics` with the options' limits
