@@ -13,7 +13,7 @@
 
 #include <array>
 #include <cstdint>
-#include <string>
+#include <cstring>
 #include <utility>
 
 #include <root_optim/core/archive.hpp>
@@ -80,9 +80,9 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   }
 
   /// The tensor of a slot.
-  at::Tensor& slot(const std::string& name) {
+  at::Tensor& slot(const char* name) {
     for (const Slot& slot : slot_list()) {
-      if (name == slot.name) return this->*slot.tensor;
+      if (std::strcmp(name, slot.name) == 0) return this->*slot.tensor;
     }
     TORCH_CHECK(false, "root_optim::ParamState::slot: expected the name of a slot, got '", name,
                 "'");

@@ -38,22 +38,24 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// A parameter that takes part in the coming step.
+template <class Options>
 struct PlannedParam {
   at::Tensor parameter;
   Rule rule;  ///< as resolved
   size_t group;
-  ParamState state;  ///< complete for the step
+  const Options* options;  ///< the group's
+  ParamState state;        ///< complete for the step
 };
 
 /// Checks all groups, parameters, gradients, coefficients and state; changes nothing.
 /// @return the parameters that have a gradient and entries, in their order.
 template <class Options>
-std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& states) {
+std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const StateMap& states) {
   struct Found {
     const ParamState* state;
     std::string where;
   };
-  std::vector<PlannedParam> planned;
+  std::vector<PlannedParam<Options>> planned;
   std::vector<Found> found;
   std::unordered_set<const void*> seen;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -79,13 +81,13 @@ std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& s
           validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols, parameter);
         }
       }
-      planned.push_back({parameter, rule, g, {}});
+      planned.push_back({parameter, rule, g, &options, {}});
     }
   }
   for (size_t i = 0; i < planned.size(); ++i) {
-    PlannedParam& item = planned[i];
-    item.state = next_state(found[i].state, item.parameter, item.rule,
-                            group_options<Options>(groups, item.group), found[i].where);
+    PlannedParam<Options>& item = planned[i];
+    item.state =
+        next_state(found[i].state, item.parameter, item.rule, *item.options, found[i].where);
   }
   return planned;
 }
@@ -95,16 +97,16 @@ std::vector<PlannedParam> planned_params(const Groups& groups, const StateMap& s
 /// dtype, and that of another rule than the parameter's goes.
 template <class Options>
 std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
-  std::vector<PlannedParam> planned = planned_params<Options>(groups, states);
+  std::vector<PlannedParam<Options>> planned = planned_params<Options>(groups, states);
   std::vector<Batch<Options>> batches;
   using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
-  for (PlannedParam& item : planned) {
+  for (PlannedParam<Options>& item : planned) {
     auto& slot = states[state_key(item.parameter)];
     if (!slot) slot = std::make_unique<ParamState>();
     auto& state = static_cast<ParamState&>(*slot);
     state = std::move(item.state);
-    const Options& options = group_options<Options>(groups, item.group);
+    const Options& options = *item.options;
     Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
     int64_t most = (std::numeric_limits<int64_t>::max)();  // parameters in a batch
     if (item.rule == Rule::Orthogonalized) {
