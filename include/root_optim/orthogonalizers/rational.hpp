@@ -30,8 +30,8 @@ inline namespace v0 {
 struct RationalOptions {
   /// float32 or float64. Default: float64 for float64 input, else float32.
   std::optional<at::ScalarType> compute_dtype = std::nullopt;
-  /// Multiply PX in bfloat16 where that is harmless: see `allows_bfloat16_product`. Pays where the device multiplies
-  /// bfloat16 in hardware. Default: false.
+  /// Multiply PX of the last stage in bfloat16 where that is harmless: see `allows_bfloat16_product`. Pays where the
+  /// device multiplies bfloat16 in hardware. Default: false.
   bool bfloat16_product = false;
   /// x may be overwritten, which saves a matrix. Default: false.
   bool overwrite = false;
@@ -62,8 +62,9 @@ inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const Rati
 
 /// next ← PX in bfloat16.
 inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Tensor& x) {
-  at::Tensor low = temporary_like(x.to(at::kBFloat16));
-  at::bmm_out(low, p.to(at::kBFloat16), x.to(at::kBFloat16));
+  const at::Tensor right = x.to(at::kBFloat16);
+  at::Tensor low = temporary_like(right);
+  at::bmm_out(low, p.to(at::kBFloat16), right);
   next.copy_(low);
 }
 
@@ -91,7 +92,7 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
     } else {
       rational_factor(p, r, schedule[t], report.stages[t].norm, precision, work, failed);
     }
-    if (in_bfloat16 && allows_bfloat16_product(schedule, t)) {
+    if (in_bfloat16 && t + 1 == schedule.size()) {
       bfloat16_product(next, p, x);
     } else {
       at::bmm_out(next, p, x);
@@ -141,10 +142,12 @@ inline RationalOutput orthogonalize_rational(const at::Tensor& x, const Rational
 
   const at::Tensor failed = at::zeros({x.size(0)}, x.options().dtype(at::kBool));
   if (x.numel() == 0) return {x.clone(), failed};
+  const bool in_bfloat16 =
+      options.bfloat16_product && allows_bfloat16_product(report, limits.output_bound);
   const bool tall = x.size(1) > x.size(2);
   const at::Tensor wide = tall ? x.transpose(1, 2) : x;
   at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, options.overwrite),
-                                               schedule, report, options.bfloat16_product, failed);
+                                               schedule, report, in_bfloat16, failed);
   if (tall) result = result.transpose(1, 2);
   return {result.to(x.scalar_type()), failed};
 }
