@@ -20,29 +20,17 @@
 #include <root_optim/coefficient_validation.hpp>  // Precision
 #include <root_optim/coefficients/rational.hpp>
 #include <root_optim/detail/finite.hpp>
-#include <root_optim/kernels/inverse_method.hpp>
 
 namespace root_optim {
 inline namespace v0 {
 
-/// Poles below which a method loses too much to rounding, in units of ‖R‖₂.
+/// The pole below which the inverse (kernels/spd_inverse.hpp) loses too much to rounding, in units of ‖R‖₂.
 ///
-/// Measured in float32, √c (R + cI)⁻¹X against float64 on 64 hostile matrices of 64 to 256 rows, the largest error:
-///   c        1e-2     1e-3     3e-4     1e-4     6.4e-6   2.2e-6   1e-6     3e-7
-///   Factor   2.4e-6   3.0e-5   8.1e-5   1.7e-4   5.6e-3   1.5e-2   8.8e-2   2.4
-///   Halves   9.3e-6   1.1e-3   1.2e-2   .57      failures
-///   LAPACK   1.4e-6   1.9e-5   8.0e-5   1.9e-4   5.9e-3   1.3e-2   2.9e-2   5.1e-2
-inline double smallest_pole(InverseMethod method, Precision precision) {
-  if (method == InverseMethod::Halves) return 1e-3;
+/// Measured in float32, √c (R + cI)⁻¹X against float64 on hostile matrices of 64 to 256 rows with ‖R‖₂ = 1, largest
+/// error, with LAPACK's in its place:
+///   TABLE
+inline double smallest_pole(Precision precision) {
   return precision == Precision::Float64 ? 4e-15 : 2e-6;
-}
-
-/// The cheapest method that is stable at a pole, given in units of ‖R‖₂.
-inline InverseMethod inverse_method(double relative_pole, Precision precision) {
-  return precision == Precision::Float32 &&
-                 relative_pole >= smallest_pole(InverseMethod::Halves, precision)
-             ? InverseMethod::Halves
-             : InverseMethod::Factor;
 }
 
 /// What a rational schedule is checked against.
@@ -152,15 +140,13 @@ inline Extreme extreme_of(const RationalStage& f, double from, double to, double
 
 /// The rounding error of a stage's output in the largest direction, at ‖X‖₂ <= norm.
 ///
-/// √c (R + cI)⁻¹X is computed with an error of up to 4e-8/c in float32, and by halves of 1.2e-9/c² (c in units of
-/// ‖R‖₂; the table of `smallest_pole`), so that the stage's is Σ_j a_j/√c_j of that.
+/// √c (R + cI)⁻¹X is computed with an error of up to 8e-8 ‖R‖₂/c in float32 (the table of `smallest_pole`), so that
+/// the stage's is Σ_j a_j/√c_j of that.
 inline double rounding_of(const RationalStage& f, double norm, Precision precision) {
+  const double unit = precision == Precision::Float64 ? 2e-16 : 8e-8;
   double sum = 0;
   for (size_t j = 0; j < f.poles.size(); ++j) {
-    const double c = f.poles[j] / (norm * norm);
-    double error = (precision == Precision::Float64 ? 1e-16 : 4e-8) / c;
-    if (inverse_method(c, precision) == InverseMethod::Halves) error += 1.2e-9 / (c * c);
-    sum += f.weights[j] / std::sqrt(f.poles[j]) * error;
+    sum += f.weights[j] / std::sqrt(f.poles[j]) * unit * norm * norm / f.poles[j];
   }
   return sum;
 }
@@ -216,7 +202,7 @@ inline RationalReport validate_rational(const RationalSchedule& schedule,
               "root_optim::validate_rational: expected float32 or float64 inverses, got bfloat16");
   if (schedule.empty()) return fail(1, "the schedule has no stages");
 
-  const double deepest = smallest_pole(InverseMethod::Factor, options.precision);
+  const double deepest = smallest_pole(options.precision);
   report.gain = 1;
   double start = 1 + options.start_slack;  // the end of a stage's interval, with rounding
   double low = RationalReport::low_sigma,

@@ -44,16 +44,16 @@ void combine_rows(T* __restrict u, const T v[4][4], int64_t count) {
   }
 }
 
-/// a ← L⁻¹ with a = LLᵀ, n × n, n <= 64, rows `stride` apart; the lower triangle is read, zeros are written above
-/// the diagonal.
+/// a ← L⁻¹ and `factor` ← L with a = LLᵀ, n × n, n <= 64, their rows `stride` and `factor_stride` apart; the lower triangle of a is
+/// read, zeros are written above the diagonals.
 ///
 /// Math: elimination of four rows at a time turns [A | I] into [D Lᵀ | V], V unit lower triangular; both share one
-///       square, since a column of V begins where one of A ends. L⁻¹ = D^−½ V.
+///       square, since a column of V begins where one of A ends. L⁻¹ = D^−½ V, L = (D^−½ · D Lᵀ)ᵀ.
 /// Pivots: `floor` > 0 is a lower bound of the eigenvalues, so of the pivots, which rounding may have missed: smaller
-///       ones are raised to it. False, and the identity in a, if one is not finite or not above −floor.
+///       ones are raised to it. False, and the identity in both, if one is not finite or not above −floor.
 /// Complexity: 2/3 n³ FLOP.
 template <class T>
-bool invert_factor_leaf(T* a, int64_t stride, int64_t n, T floor) {
+bool factor_leaf(T* a, int64_t stride, int64_t n, T floor, T* factor, int64_t factor_stride) {
   constexpr int64_t size = leaf_size;
   alignas(64)
       T b[size * size] = {};  // below the diagonal of A to the right of the panel, V to its left
@@ -79,7 +79,7 @@ bool invert_factor_leaf(T* a, int64_t stride, int64_t n, T floor) {
           d[i] = (std::max)(sum, floor);
         }
       }
-      v[i][i] = 1;
+      l[i][i] = v[i][i] = 1;
       for (int j = 0; j < i; ++j) {
         T sum = 0;
         for (int k = j; k < i; ++k) sum -= l[i][k] * v[k][j];
@@ -99,6 +99,14 @@ bool invert_factor_leaf(T* a, int64_t stride, int64_t n, T floor) {
       std::copy(v[i], v[i] + 4, u + i * size + p);
       std::copy(u + i * size, u + i * size + p + 4, panel + i * size);
     }
+    for (int i = 0; i < 4 && p + i < n; ++i) {
+      const T scale = 1 / std::sqrt(d[i]);
+      T* const column = factor + p + i;
+      for (int64_t j = 0; j < p; ++j) column[j * factor_stride] = 0;
+      for (int j = 0; j < 4 && p + j < n; ++j)
+        column[(p + j) * factor_stride] = j < i ? 0 : l[j][i] * d[i] * scale;
+      for (int64_t j = p + 4; j < n; ++j) column[j * factor_stride] = u[i * size + j] * scale;
+    }
     for (int64_t i = p + 4; i < padded; ++i) {
       T* const row = b + i * size;
       T g[4];
@@ -115,8 +123,8 @@ bool invert_factor_leaf(T* a, int64_t stride, int64_t n, T floor) {
     for (int64_t j = 0; j <= i; ++j) row[j] = b[i * size + j] * scale;
     std::fill(row + i + 1, row + n, T(0));
     if (!valid) {
-      std::fill(row, row + i, T(0));
-      row[i] = 1;
+      std::fill(factor + i * factor_stride, factor + i * factor_stride + n, T(0));
+      row[i] = factor[i * factor_stride + i] = 1;
     }
   }
   return valid;

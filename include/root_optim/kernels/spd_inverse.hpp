@@ -23,7 +23,6 @@
 #include <root_optim/detail/parallel.hpp>
 #include <root_optim/detail/workspace.hpp>
 #include <root_optim/kernels/cholesky_leaf.hpp>
-#include <root_optim/kernels/inverse_method.hpp>
 
 namespace root_optim {
 inline namespace v0 {
@@ -84,57 +83,83 @@ inline void set_symmetric(const at::Tensor& out, const at::Tensor& x) {
 /// Where a matrix of m rows is divided: leaves are whole but for the last.
 inline int64_t half_of(int64_t m) { return (m + 2 * leaf_size - 1) / (2 * leaf_size) * leaf_size; }
 
-/// Memory for the block below the diagonal of a [k, m, m], divided at h: the block above, if it has the same
-/// shape and products need no contiguous result.
-inline at::Tensor buffer_above(const at::Tensor& a, int64_t h) {
-  const int64_t rest = a.size(1) - h;
-  if (a.size(0) == 1 && rest == h) return block(a, 0, h, h, h);
-  return temporary({a.size(0), rest, h}, a.options());
-}
-
-/// a ← L⁻¹, a = LLᵀ, [k, m, m] with contiguous rows on the CPU, in place: its lower triangle is read, zeros are
-/// written above. failed[i] is set where matrix i has no factor; see invert_factor_leaf.
+/// b ← b L⁻ᵀ by substitution with the leaves of L, whose blocks below the diagonal and leaves' inverses are in
+/// `l` and leaves themselves in `leaves`.
 ///
-/// Math: L₁₁⁻¹; L₂₁ = A₂₁L₁₁⁻ᵀ; S = A₂₂ − L₂₁L₂₁ᵀ; L₂₂⁻¹; then −L₂₂⁻¹L₂₁L₁₁⁻¹.
-inline void invert_factor(const at::Tensor& a, double floor, bool* failed) {
-  const int64_t k = a.size(0), m = a.size(1);
-  if (m <= leaf_size) {
-    const auto leaves = [&](auto* first) {
-      using T = std::remove_pointer_t<decltype(first)>;
-      for_each_parallel(k, [&](int64_t i) {
-        if (!invert_factor_leaf(first + i * a.stride(0), a.stride(1), m, static_cast<T>(floor))) {
-          failed[i] = true;
-        }
-      });
-    };
-    if (a.scalar_type() == at::kDouble) {
-      leaves(a.data_ptr<double>());
-    } else {
-      leaves(a.data_ptr<float>());
-    }
+/// Multiplication by a leaf's inverse leaves a residual of κ(leaf) ε, which grows into an error of the inverse of
+/// (‖R‖₂/c)^1.5 ε or more; taken back once (`refine`), the error is LAPACK's.
+inline void solve_right(const at::Tensor& b, const at::Tensor& l, const at::Tensor& leaves,
+                        bool refine) {
+  const int64_t n = l.size(1);
+  if (n > leaf_size) {
+    const int64_t h = half_of(n), rest = n - h;
+    const at::Tensor left = b.narrow(2, 0, h), right = b.narrow(2, h, rest);
+    solve_right(left, block(l, 0, h, 0, h), leaves.narrow(1, 0, h), refine);
+    product(right, left, block(l, h, rest, 0, h).transpose(1, 2), 1, -1);
+    solve_right(right, block(l, h, rest, h, rest), leaves.narrow(1, h, rest), refine);
     return;
   }
+  const at::Tensor x = temporary(b.sizes(), b.options()), inverse = l.transpose(1, 2);
+  product(x, b, inverse);
+  if (refine) {
+    product(b, x, leaves.narrow(2, 0, n).transpose(1, 2), 1, -1);
+    product(x, b, inverse, 1, 1);
+  }
+  b.copy_(x);
+}
+
+/// a = LLᵀ, [k, m, m] with contiguous rows on the CPU, in place: the lower triangle is read; L is written below the
+/// leaves, the leaves' L⁻¹ into them and their L into `leaves` [k, m, 64]. failed[i] is set where matrix i has no
+/// factor; see factor_leaf.
+inline void factorize(const at::Tensor& a, const at::Tensor& leaves, double floor, bool refine,
+                      bool* failed) {
+  const int64_t k = a.size(0), m = a.size(1);
+  if (m > leaf_size) {
+    const int64_t h = half_of(m), rest = m - h;
+    const at::Tensor a21 = block(a, h, rest, 0, h), a22 = block(a, h, rest, h, rest);
+    factorize(block(a, 0, h, 0, h), leaves.narrow(1, 0, h), floor, refine, failed);
+    solve_right(a21, block(a, 0, h, 0, h), leaves.narrow(1, 0, h), refine);
+    add_symmetric(a22, a21, /*by_rows=*/true, -1);
+    factorize(a22, leaves.narrow(1, h, rest), floor, refine, failed);
+    return;
+  }
+  const auto each = [&](auto* first, auto* factor) {
+    using T = std::remove_pointer_t<decltype(first)>;
+    for_each_parallel(k, [&](int64_t i) {
+      if (!factor_leaf(first + i * a.stride(0), a.stride(1), m, static_cast<T>(floor),
+                       factor + i * leaves.stride(0), leaves.stride(1))) {
+        failed[i] = true;
+      }
+    });
+  };
+  if (a.scalar_type() == at::kDouble) {
+    each(a.data_ptr<double>(), leaves.data_ptr<double>());
+  } else {
+    each(a.data_ptr<float>(), leaves.data_ptr<float>());
+  }
+}
+
+/// a ← L⁻¹ for what `factorize` left in a, with zeros above the diagonal: L₁₁⁻¹, L₂₂⁻¹, −L₂₂⁻¹L₂₁L₁₁⁻¹.
+inline void invert_factor(const at::Tensor& a) {
+  const int64_t k = a.size(0), m = a.size(1);
+  if (m <= leaf_size) return;
   const int64_t h = half_of(m), rest = m - h;
   const at::Tensor a11 = block(a, 0, h, 0, h), a21 = block(a, h, rest, 0, h),
                    a22 = block(a, h, rest, h, rest);
-  invert_factor(a11, floor, failed);
-  const at::Tensor l21 = buffer_above(a, h);
+  invert_factor(a11);
+  invert_factor(a22);
+  // The block above the diagonal is free memory, if it has the shape and products need no contiguous result.
+  const at::Tensor above = block(a, 0, h, h, rest);
+  const at::Tensor buffer = k == 1 && h == rest ? above : temporary({k, rest, h}, a.options());
   for_parts(h, [&](int64_t first, int64_t last) {
-    product(l21.narrow(2, first, last - first), a21.narrow(2, 0, last),
-            block(a11, first, last - first, 0, last).transpose(1, 2));
-  });
-  add_symmetric(a22, l21, /*by_rows=*/true, -1);
-  invert_factor(a22, floor, failed);
-  for_parts(h, [&](int64_t first, int64_t last) {
-    product(a21.narrow(2, first, last - first), l21.narrow(2, first, h - first),
+    product(buffer.narrow(2, first, last - first), a21.narrow(2, first, h - first),
             block(a11, first, h - first, first, last - first));
   });
   for_parts(rest, [&](int64_t first, int64_t last) {
-    product(l21.narrow(1, first, last - first), block(a22, first, last - first, 0, last),
-            a21.narrow(1, 0, last), 0, -1);
+    product(a21.narrow(1, first, last - first), block(a22, first, last - first, 0, last),
+            buffer.narrow(1, 0, last), 0, -1);
   });
-  a21.copy_(l21);
-  block(a, 0, h, h, rest).zero_();
+  above.zero_();
 }
 
 /// The lower triangle of sum ← sum + α WᵀW, W lower triangular.
@@ -180,37 +205,15 @@ inline void mirror_lower(const at::Tensor& a) {
   }
 }
 
-/// a ← A⁻¹ by explicit Schur complements, [k, m, m] with contiguous rows on the CPU, in place: its lower triangle
-/// is read and written, what is above is undefined.
-///
-/// Math: A₁₁⁻¹; U = A₂₁A₁₁⁻¹; S = A₂₂ − UA₂₁ᵀ; S⁻¹; B = −S⁻¹U; A⁻¹ = [A₁₁⁻¹ − UᵀB, Bᵀ; B, S⁻¹].
-inline void invert_by_halves(const at::Tensor& a, double floor, bool* failed) {
-  const int64_t k = a.size(0), m = a.size(1);
-  if (m <= 2 * leaf_size) {
-    invert_factor(a, floor, failed);
-    at::Tensor inverse = temporary({k, m, m}, a.options());
-    at::bmm_out(inverse, a.transpose(1, 2), a);
-    a.copy_(inverse);
-    return;
-  }
-  const int64_t h = half_of(m), rest = m - h;
-  const at::Tensor a11 = block(a, 0, h, 0, h), a21 = block(a, h, rest, 0, h),
-                   a22 = block(a, h, rest, h, rest);
-  invert_by_halves(a11, floor, failed);
-  mirror_lower(a11);
-  const at::Tensor u = buffer_above(a, h);
-  product(u, a21, a11);
-  for_parts(rest, [&](int64_t first, int64_t last) {
-    product(block(a22, first, last - first, 0, last), u.narrow(1, first, last - first),
-            a21.narrow(1, 0, last).transpose(1, 2), 1, -1);
-  });
-  invert_by_halves(a22, floor, failed);
-  mirror_lower(a22);
-  product(a21, a22, u, 0, -1);
-  for_parts(h, [&](int64_t first, int64_t last) {
-    product(block(a11, first, last - first, 0, last),
-            u.narrow(2, first, last - first).transpose(1, 2), a21.narrow(2, 0, last), 1, -1);
-  });
+/// sum ← sum + α A⁻¹ by LibTorch's factorization: of the identity where there is none.
+inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, double alpha,
+                                    const at::Tensor& failed) {
+  const auto [factor, info] = at::linalg_cholesky_ex(a, /*upper=*/false, /*check_errors=*/false);
+  const at::Tensor lost = info.ne(0), one = at::eye(a.size(1), a.options());
+  failed.logical_or_(lost);
+  const at::Tensor w = at::linalg_solve_triangular(at::where(lost.view({-1, 1, 1}), one, factor),
+                                                   one.expand_as(a), /*upper=*/false);
+  product(sum, w.transpose(1, 2), w, 1, alpha);
 }
 
 }  // namespace detail
@@ -221,38 +224,25 @@ inline void invert_by_halves(const at::Tensor& a, double floor, bool* failed) {
 /// Shapes:    r, sum, work: [k, m, m], contiguous, float32 or float64, on one device. r is symmetric, its lower
 ///            triangle is read. work is overwritten.
 /// Pole:      c > 0. On the CPU it also bounds the pivots from below, so that rounding alone cannot make a
-///            factorization fail; see invert_factor_leaf.
+///            factorization fail; see factor_leaf.
 /// Failure:   failed [k], bool on the same device, is set for every matrix that has no factor: one with Inf or NaN
 ///            or with eigenvalues well below −c. Its sum is undefined, those of the others are not touched.
 ///            Nothing is thrown and nothing read back.
-/// Accuracy:  the error of √c (R + cI)⁻¹X, ‖X‖₂ = 1, XXᵀ = R, is about 2e-8 ‖R‖₂/c in float32 (Factor; Halves
-///            only above 3e-4 ‖R‖₂). It is 1.2e-8 ‖R‖₂/c by LAPACK.
-/// Complexity: Factor 2 m³ FLOP, Halves 4/3 m³, all but leaves of 64 × 64 in products; with triangular parts
-///            left out down to 1.5 and 1.2 m³. Off the CPU by LibTorch's Cholesky factorization.
-/// Memory:    a third of a matrix for every matrix beside `work`, where k > 1 or m is no multiple of 128.
+/// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 8e-8/c in float32, as by LAPACK;
+///            else from twice that at c = 1e-4 to thirty times at 2e-6.
+/// Complexity: 2 m³ FLOP in products, with triangular parts left out down to 1.5 m³, and leaves of 64 × 64;
+///            `refine` adds 128 m². Off the CPU by LibTorch's Cholesky factorization.
+/// Memory:    a sixteenth to a third of a matrix for every matrix beside `work`.
 inline void add_spd_inverse(const at::Tensor& sum, const at::Tensor& r, double c, double weight,
-                            InverseMethod method, const at::Tensor& work,
-                            const at::Tensor& failed) {
+                            bool refine, const at::Tensor& work, const at::Tensor& failed) {
   work.copy_(r);
   work.diagonal(0, 1, 2).add_(c);
-  if (!r.is_cpu()) {
-    auto [factor, info] = at::linalg_cholesky_ex(work, /*upper=*/false, /*check_errors=*/false);
-    const at::Tensor lost = info.ne(0);
-    failed.logical_or_(lost);
-    const at::Tensor one = at::eye(r.size(1), r.options());
-    const at::Tensor w = at::linalg_solve_triangular(at::where(lost.view({-1, 1, 1}), one, factor),
-                                                     one.expand_as(r), /*upper=*/false);
-    detail::product(sum, w.transpose(1, 2), w, 1, weight);
-    return;
-  }
-  bool* const flags = failed.data_ptr<bool>();
-  if (method == InverseMethod::Halves) {
-    detail::invert_by_halves(work, c, flags);
-    sum.add_(work, weight);
-  } else {
-    detail::invert_factor(work, c, flags);
-    detail::add_gram_of_factor(sum, work, weight);
-  }
+  if (!r.is_cpu()) return detail::add_inverse_by_libtorch(sum, work, weight, failed);
+  const at::Tensor leaves = detail::temporary(
+      {r.size(0), r.size(1), (std::min)(r.size(1), detail::leaf_size)}, r.options());
+  detail::factorize(work, leaves, c, refine, failed.data_ptr<bool>());
+  detail::invert_factor(work);
+  detail::add_gram_of_factor(sum, work, weight);
 }
 
 }  // namespace v0

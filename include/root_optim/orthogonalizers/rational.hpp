@@ -48,13 +48,12 @@ namespace detail {
 
 /// P ← a₀I + Σ_j a_j (R + c_jI)⁻¹, poles one after another: R, P and `work` are all the m × m matrices it takes.
 inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const RationalStage& stage,
-                            double norm, Precision precision, const at::Tensor& work,
-                            const at::Tensor& failed) {
+                            const at::Tensor& work, const at::Tensor& failed) {
   p.zero_();
   p.diagonal(0, 1, 2).fill_(stage.constant);
   for (size_t j = 0; j < stage.poles.size(); ++j) {
-    add_spd_inverse(p, r, stage.poles[j], stage.weights[j],
-                    inverse_method(stage.poles[j] / (norm * norm), precision), work, failed);
+    const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-4;
+    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed);
   }
   mirror_lower(p);
   p.masked_fill_(failed.view({-1, 1, 1}), 0);
@@ -72,11 +71,8 @@ inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Te
 ///
 /// Buffers are taken once and exchanged; they have the strides of x, so that a tall matrix, which comes as a
 /// transposed view, is never copied into another order.
-inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedule,
-                                   const RationalReport& report, bool in_bfloat16,
+inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedule, bool in_bfloat16,
                                    const at::Tensor& failed) {
-  const Precision precision =
-      x.scalar_type() == at::kDouble ? Precision::Float64 : Precision::Float32;
   at::Tensor next = temporary_like(x);
   const at::Tensor r = temporary({x.size(0), x.size(1), x.size(1)}, x.options());
   const at::Tensor p = temporary_like(r), work = temporary_like(r);
@@ -87,10 +83,10 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
       mirror_lower(r);
       const at::Tensor norm2 = frobenius_norms(r).clamp_min_(smallest_normal(at::kFloat));
       r.div_(norm2.to(r.scalar_type()));
-      rational_factor(p, r, schedule[t], report.stages[t].norm, precision, work, failed);
+      rational_factor(p, r, schedule[t], work, failed);
       p.mul_(norm2.pow(-0.5).to(p.scalar_type()));
     } else {
-      rational_factor(p, r, schedule[t], report.stages[t].norm, precision, work, failed);
+      rational_factor(p, r, schedule[t], work, failed);
     }
     if (in_bfloat16 && t + 1 == schedule.size()) {
       bfloat16_product(next, p, x);
@@ -147,7 +143,7 @@ inline RationalOutput orthogonalize_rational(const at::Tensor& x, const Rational
   const bool tall = x.size(1) > x.size(2);
   const at::Tensor wide = tall ? x.transpose(1, 2) : x;
   at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, options.overwrite),
-                                               schedule, report, in_bfloat16, failed);
+                                               schedule, in_bfloat16, failed);
   if (tall) result = result.transpose(1, 2);
   return {result.to(x.scalar_type()), failed};
 }

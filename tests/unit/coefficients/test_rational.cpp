@@ -30,7 +30,9 @@ long double in_long_double(const RationalStage& f, long double x) {
 std::vector<long double> extremes(const RationalStage& f, long double low) {
   constexpr int count = 20000;
   const long double depth = std::log(low);
-  const auto at = [&](int i) { return std::exp(depth * (1 - static_cast<long double>(i) / count)); };
+  const auto at = [&](int i) {
+    return std::exp(depth * (1 - static_cast<long double>(i) / count));
+  };
   std::vector<long double> values{in_long_double(f, low)};
   for (int i = 1; i < count; ++i) {
     const long double l = in_long_double(f, at(i - 1)), c = in_long_double(f, at(i)),
@@ -57,13 +59,14 @@ TEST_CASE("Zolotarev's stages have the published ranges and poles", "[rational]"
     int64_t poles;
     double least, most, first_pole;
   };
-  const Row rows[] = {
-      {.03, 1, .808, 1.192, 5.4e-3},  {.03, 2, .974, 1.026, 1.2e-3},  {.03, 3, .997, 1.003, 5.2e-4},
-      {.03, 4, 1.000, 1.000, 2.9e-4}, {.01, 1, .671, 1.329, 1.3e-3},  {.01, 2, .935, 1.065, 2.3e-4},
-      {.01, 3, .987, 1.013, 9.3e-5},  {.01, 4, .998, 1.002, 5.1e-5},  {.003, 1, .520, 1.480, 2.7e-4},
-      {.003, 2, .871, 1.129, 3.6e-5}, {.003, 3, .967, 1.033, 1.3e-5}, {.003, 4, .992, 1.008, 7.1e-6},
-      {.001, 1, .397, 1.603, 6.2e-5}, {.001, 2, .798, 1.202, 6.4e-6}, {.001, 3, .938, 1.062, 2.2e-6},
-      {.001, 4, .981, 1.019, 1.1e-6}};
+  const Row rows[] = {{.03, 1, .808, 1.192, 5.4e-3},  {.03, 2, .974, 1.026, 1.2e-3},
+                      {.03, 3, .997, 1.003, 5.2e-4},  {.03, 4, 1.000, 1.000, 2.9e-4},
+                      {.01, 1, .671, 1.329, 1.3e-3},  {.01, 2, .935, 1.065, 2.3e-4},
+                      {.01, 3, .987, 1.013, 9.3e-5},  {.01, 4, .998, 1.002, 5.1e-5},
+                      {.003, 1, .520, 1.480, 2.7e-4}, {.003, 2, .871, 1.129, 3.6e-5},
+                      {.003, 3, .967, 1.033, 1.3e-5}, {.003, 4, .992, 1.008, 7.1e-6},
+                      {.001, 1, .397, 1.603, 6.2e-5}, {.001, 2, .798, 1.202, 6.4e-6},
+                      {.001, 3, .938, 1.062, 2.2e-6}, {.001, 4, .981, 1.019, 1.1e-6}};
   for (const Row& row : rows) {
     CAPTURE(row.low, row.poles);
     const RationalStage f = zolotarev_stage({row.poles, row.low});
@@ -96,8 +99,8 @@ TEST_CASE("one pole is the Halley step of QDWH", "[rational]") {
   // Nakatsukasa, Bai & Gygi 2010: x (a + b x²) / (1 + c x²), c = a + b − 1, b = (a − 1)²/4.
   for (const double l : {1e-6, 1e-3, 0.1, 0.5}) {
     const double d = std::cbrt(4 * (1 - l * l) / (l * l * l * l));
-    const double a =
-        std::sqrt(1 + d) + 0.5 * std::sqrt(8 - 4 * d + 8 * (2 - l * l) / (l * l * std::sqrt(1 + d)));
+    const double a = std::sqrt(1 + d) +
+                     0.5 * std::sqrt(8 - 4 * d + 8 * (2 - l * l) / (l * l * std::sqrt(1 + d)));
     const double b = (a - 1) * (a - 1) / 4, c = a + b - 1;
     const RationalStage f = zolotarev_stage({1, l}, /*last=*/false);
     for (const double x : {l, 3 * l, 0.3, 0.9, 1.0}) {

@@ -42,7 +42,8 @@ TEST_CASE("designs are valid, repeatable and better than Zolotarev's", "[rationa
   using Poles = std::vector<int64_t>;
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{64, 64}, {768, 3072}, {1, 40}}) {
     const auto parts = parts_of(rows, cols);
-    for (const Poles& poles : {Poles{1}, Poles{2}, Poles{3}, Poles{1, 1}, Poles{2, 2}, Poles{2, 2, 1}}) {
+    for (const Poles& poles :
+         {Poles{1}, Poles{2}, Poles{3}, Poles{1, 1}, Poles{2, 2}, Poles{2, 2, 1}}) {
       CAPTURE(rows, cols, poles.size(), poles[0]);
       RationalDesignOptions options;
       options.poles = poles;
@@ -61,7 +62,8 @@ TEST_CASE("designs are valid, repeatable and better than Zolotarev's", "[rationa
         std::vector<root_optim::ZolotarevStage> stages;
         for (const int64_t count : poles) stages.push_back({count, stages.empty() ? low : 0.1});
         const auto zolotarev = root_optim::zolotarev_schedule(stages);
-        if (!validate_rational(zolotarev).valid || validate_rational(zolotarev).max_output > 1.2) continue;
+        if (!validate_rational(zolotarev).valid || validate_rational(zolotarev).max_output > 1.2)
+          continue;
         CHECK(design.relative_error <= error_of(zolotarev, parts) + 1e-6);
       }
     }

@@ -55,8 +55,10 @@ TEST_CASE("the sup of one pole is its peak", "[rational]") {
 
 TEST_CASE("the sup and the smallest output are those of dense samples", "[rational]") {
   std::vector<RationalSchedule> schedules{
-      zolotarev_schedule({{2, 1e-3}}), zolotarev_schedule({{3, 1e-3}}),
-      zolotarev_schedule({{2, 1e-3}, {2, 1e-2}}), zolotarev_schedule({{1, 1e-2}, {1, 0.1}, {1, 0.5}}),
+      zolotarev_schedule({{2, 1e-3}}),
+      zolotarev_schedule({{3, 1e-3}}),
+      zolotarev_schedule({{2, 1e-3}, {2, 1e-2}}),
+      zolotarev_schedule({{1, 1e-2}, {1, 0.1}, {1, 0.5}}),
       one(0.1, {0.02, 0.3, 1e-3}, {1e-3, 0.7, 4e-6}),
       one(0, {1e-3, 3e-3, 1e-2, 3e-2}, {1e-5, 1e-4, 1e-3, 1e-2})};
   for (const RationalSchedule& schedule : schedules) {

@@ -82,8 +82,7 @@ class RationalProblem {
       : poles_(options.poles), options_(options) {
     const double end = 1 + options.validation.start_slack;
     // Stages are scaled in the end so that every interval ends at 1: 2 % for rounding and slack.
-    least_pole_ =
-        1.02 * end * end * smallest_pole(InverseMethod::Factor, options.validation.precision);
+    least_pole_ = 1.02 * end * end * smallest_pole(options.validation.precision);
     for (const int64_t count : poles_) dimension_ += static_cast<size_t>(2 * count + 1);
     for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
       if (spectrum.weight[i] < 1e-18) continue;  // cannot move the fit
@@ -279,7 +278,7 @@ inline RationalSchedule rescaled(RationalSchedule schedule, const RationalDesign
 inline std::vector<RationalSchedule> rational_starts(const RationalDesignOptions& options) {
   std::vector<double> lows;
   for (double low = 3e-4; low < 0.5; low *= 2.2) lows.push_back(low);
-  const double least = smallest_pole(InverseMethod::Factor, options.validation.precision);
+  const double least = smallest_pole(options.validation.precision);
   std::vector<RationalSchedule> starts{{}};
   for (size_t t = 0; t < options.poles.size(); ++t) {
     std::vector<RationalSchedule> longer;
