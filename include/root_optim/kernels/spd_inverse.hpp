@@ -6,9 +6,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/baddbmm.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
@@ -23,37 +20,16 @@
 #include <root_optim/detail/parallel.hpp>
 #include <root_optim/detail/workspace.hpp>
 #include <root_optim/kernels/cholesky_leaf.hpp>
+#include <root_optim/kernels/product.hpp>
 
 namespace root_optim {
 inline namespace v0 {
 namespace detail {
 
-/// out ← β out + α a b for batches [k, ·, ·], out of any strides.
-///
-/// LibTorch multiplies a batch in one call only into a contiguous result, and else matrix by matrix, which costs
-/// more than small products themselves: those go through a buffer.
-inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, double beta = 0,
-                    double alpha = 1) {
-  if (out.size(0) == 1) {
-    at::Tensor one = out.select(0, 0);
-    at::addmm_out(one, one, a.select(0, 0), b.select(0, 0), beta, alpha);
-  } else if (out.is_contiguous() || out.size(1) * out.size(2) > 192 * 192) {
-    at::baddbmm_out(out, out, a, b, beta, alpha);
-  } else {
-    at::Tensor buffer = temporary(out.sizes(), out.options());
-    at::bmm_out(buffer, a, b);
-    if (beta == 0) {
-      out.copy_(alpha == 1 ? buffer : buffer.mul_(alpha));
-    } else {
-      out.add_(buffer, alpha);  // β = 1
-    }
-  }
-}
-
 /// body(first, last) for the parts of 0 … n into which products with triangular results or factors are divided.
 template <class Body>
 void for_parts(int64_t n, const Body& body) {
-  const int64_t parts = (std::min)((std::max)(n / 128, int64_t{1}), int64_t{4});
+  const int64_t parts = (std::min)((std::max)(n / 256, int64_t{1}), int64_t{4});
   for (int64_t i = 0; i < parts; ++i) body(n * i / parts, n * (i + 1) / parts);
 }
 
@@ -165,7 +141,7 @@ inline void invert_factor(const at::Tensor& a) {
 /// The lower triangle of sum ← sum + α WᵀW, W lower triangular.
 inline void add_gram_of_factor(const at::Tensor& sum, const at::Tensor& w, double alpha) {
   const int64_t m = w.size(1);
-  if (m <= 256) return product(sum, w.transpose(1, 2), w, 1, alpha);
+  if (m <= 2 * leaf_size) return product(sum, w.transpose(1, 2), w, 1, alpha);
   const int64_t h = half_of(m), rest = m - h;
   const at::Tensor w21 = block(w, h, rest, 0, h), w22 = block(w, h, rest, h, rest);
   add_gram_of_factor(block(sum, 0, h, 0, h), block(w, 0, h, 0, h), alpha);
@@ -228,10 +204,10 @@ inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, 
 /// Failure:   failed [k], bool on the same device, is set for every matrix that has no factor: one with Inf or NaN
 ///            or with eigenvalues well below −c. Its sum is undefined, those of the others are not touched.
 ///            Nothing is thrown and nothing read back.
-/// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 8e-8/c in float32, as by LAPACK;
+/// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 1e-7/c in float32, as by LAPACK;
 ///            else from twice that at c = 1e-4 to thirty times at 2e-6.
 /// Complexity: 2 m³ FLOP in products, with triangular parts left out down to 1.5 m³, and leaves of 64 × 64;
-///            `refine` adds 128 m². Off the CPU by LibTorch's Cholesky factorization.
+///            `refine` adds 256 m². Off the CPU by LibTorch's Cholesky factorization.
 /// Memory:    a sixteenth to a third of a matrix for every matrix beside `work`.
 inline void add_spd_inverse(const at::Tensor& sum, const at::Tensor& r, double c, double weight,
                             bool refine, const at::Tensor& work, const at::Tensor& failed) {

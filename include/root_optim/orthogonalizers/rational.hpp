@@ -91,7 +91,7 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
     if (in_bfloat16 && t + 1 == schedule.size()) {
       bfloat16_product(next, p, x);
     } else {
-      at::bmm_out(next, p, x);
+      product(next, p, x);
     }
     std::swap(x, next);
   }

@@ -12,7 +12,6 @@
 
 using root_optim::check_rational;
 using root_optim::evaluate;
-using root_optim::InverseMethod;
 using root_optim::Precision;
 using root_optim::RationalReport;
 using root_optim::RationalSchedule;
@@ -116,12 +115,6 @@ TEST_CASE("rational schedules that are unsafe are refused", "[rational]") {
   CHECK(validate_rational(zolotarev_schedule({{8, 1e-6}}), deep).valid);
   CHECK_THROWS_WITH(RationalValidationOptions::for_precision(Precision::BFloat16),
                     test::contains("carries no inverse"));
-}
-
-TEST_CASE("methods follow from poles", "[rational]") {
-  CHECK(root_optim::inverse_method(0.1, Precision::Float32) == InverseMethod::Halves);
-  CHECK(root_optim::inverse_method(1e-4, Precision::Float32) == InverseMethod::Factor);
-  CHECK(root_optim::inverse_method(0.1, Precision::Float64) == InverseMethod::Factor);
 }
 
 TEST_CASE("bfloat16 multiplies only a last stage whose gain leaves room", "[rational]") {

@@ -13,7 +13,6 @@
 #include "support/spectra.hpp"
 
 using root_optim::add_spd_inverse;
-using root_optim::InverseMethod;
 
 namespace {
 
@@ -22,10 +21,10 @@ struct Inverse {
 };
 
 /// weight · (R + cI)⁻¹ by the library.
-Inverse inverse_of(const at::Tensor& r, double c, InverseMethod method, double weight = 1) {
+Inverse inverse_of(const at::Tensor& r, double c, bool refine = true, double weight = 1) {
   const at::Tensor sum = at::zeros(r.sizes(), r.options()), work = at::empty_like(sum);
   const at::Tensor failed = at::zeros({r.size(0)}, at::kBool);
-  add_spd_inverse(sum, r, c, weight, method, work, failed);
+  add_spd_inverse(sum, r, c, weight, refine, work, failed);
   root_optim::detail::mirror_lower(sum);
   return {sum, failed};
 }
@@ -65,10 +64,10 @@ std::vector<at::Tensor> hostile_sigmas(int64_t m) {
 }  // namespace
 
 TEST_CASE("the inverse is that of linalg_solve for every size", "[spd_inverse]") {
-  const InverseMethod method = GENERATE(InverseMethod::Factor, InverseMethod::Halves);
+  const bool refine = GENERATE(true, false);
   const at::ScalarType dtype = GENERATE(at::kFloat, at::kDouble);
-  // 3e-6: some 50 times 2^-24 at condition 100, measured 1.9e-6; float64 alike.
-  const double bound = dtype == at::kFloat ? 3e-6 : 3e-6 * 0x1p-29;
+  // Condition 100 and less, a few hundred 2^-24; measured 1.4e-6, and 9e-15 in float64.
+  const double bound = dtype == at::kFloat ? 4e-6 : 2e-14;
   for (const auto& [k, m] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
                                                                      {2, 3},
                                                                      {3, 4},
@@ -84,10 +83,11 @@ TEST_CASE("the inverse is that of linalg_solve for every size", "[spd_inverse]")
                                                                      {1, 256},
                                                                      {2, 257},
                                                                      {1, 500},
-                                                                     {1, 512}}) {
+                                                                     {1, 512},
+                                                                     {2, 640}}) {
     CAPTURE(k, m);
     const at::Tensor r = gaussian_grams(k, m, dtype);
-    const Inverse inverse = inverse_of(r, 0.01, method, 0.5);
+    const Inverse inverse = inverse_of(r, 0.01, refine, 0.5);
     CHECK_FALSE(inverse.failed.any().item<bool>());
     CHECK(relative_error(inverse.x, 0.5 * reference(r, 0.01)) < bound);
     CHECK(at::equal(inverse.x, inverse.x.transpose(1, 2)));
@@ -100,27 +100,26 @@ TEST_CASE("inverses add up, and only the lower triangle of R is read", "[spd_inv
   lower.add_(at::triu(at::full_like(r, 7), 1));
   const at::Tensor sum = at::zeros_like(r), work = at::empty_like(r);
   const at::Tensor failed = at::zeros({2}, at::kBool);
-  add_spd_inverse(sum, lower, 0.1, 2, InverseMethod::Halves, work, failed);
-  add_spd_inverse(sum, lower, 0.01, 3, InverseMethod::Factor, work, failed);
+  add_spd_inverse(sum, lower, 0.1, 2, false, work, failed);
+  add_spd_inverse(sum, lower, 0.01, 3, true, work, failed);
   root_optim::detail::mirror_lower(sum);
   CHECK(relative_error(sum, 2 * reference(r, 0.1) + 3 * reference(r, 0.01)) < 3e-6);
   // R in any strides.
   const at::Tensor wide = at::empty({2, 150, 300}, at::kFloat).slice(2, 0, 300, 2);
   wide.copy_(r);
-  CHECK(at::equal(inverse_of(wide, 0.1, InverseMethod::Factor).x,
-                  inverse_of(r, 0.1, InverseMethod::Factor).x));
+  CHECK(at::equal(inverse_of(wide, 0.1).x, inverse_of(r, 0.1).x));
 }
 
 TEST_CASE("every pole keeps its accuracy on hostile spectra", "[spd_inverse]") {
-  // Of √c (R + cI)⁻¹X; the table of smallest_pole has what was measured on more and larger matrices.
+  // Of √c (R + cI)⁻¹X: 8e-8/c and 1e-7/c, and thrice as much unrefined down to 1e-4; the table of smallest_pole has what was
+  // measured on larger matrices as well.
   struct Row {
-    InverseMethod method;
+    bool refine;
     double pole, bound;
   };
-  const Row rows[] = {{InverseMethod::Halves, 1e-1, 3e-6},   {InverseMethod::Halves, 1e-2, 3e-5},
-                      {InverseMethod::Halves, 1e-3, 3e-3},   {InverseMethod::Factor, 1e-2, 8e-6},
-                      {InverseMethod::Factor, 1e-3, 8e-5},   {InverseMethod::Factor, 1e-4, 8e-4},
-                      {InverseMethod::Factor, 1e-5, 1.2e-2}, {InverseMethod::Factor, 2e-6, 5e-2}};
+  const Row rows[] = {{false, 1e-1, 2.4e-6}, {false, 1e-2, 2.4e-5}, {false, 1e-3, 2.4e-4},
+                      {false, 1e-4, 2.4e-3}, {true, 1e-3, 8e-5},    {true, 1e-4, 8e-4},
+                      {true, 1e-5, 8e-3},    {true, 2e-6, 5e-2}};
   for (const auto& [m, n] :
        std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {100, 300}, {192, 192}}) {
     const std::vector<at::Tensor> sigmas = hostile_sigmas(m);
@@ -132,7 +131,7 @@ TEST_CASE("every pole keeps its accuracy on hostile spectra", "[spd_inverse]") {
                        exact = at::bmm(wide, wide.transpose(1, 2));
       for (const Row& row : rows) {
         CAPTURE(m, n, i, row.pole);
-        const Inverse inverse = inverse_of(r, row.pole, row.method);
+        const Inverse inverse = inverse_of(r, row.pole, row.refine);
         CHECK_FALSE(inverse.failed.item<bool>());
         const at::Tensor error = at::bmm(inverse.x, x).to(at::kDouble) -
                                  at::linalg_solve(exact + row.pole * at::eye(m, at::kDouble), wide);
@@ -143,15 +142,15 @@ TEST_CASE("every pole keeps its accuracy on hostile spectra", "[spd_inverse]") {
 }
 
 TEST_CASE("a matrix without a factor is reported, and the others are untouched", "[spd_inverse]") {
-  const InverseMethod method = GENERATE(InverseMethod::Factor, InverseMethod::Halves);
+  const bool refine = GENERATE(true, false);
   const double bad = GENERATE(-1.0, std::numeric_limits<double>::quiet_NaN(),
                               std::numeric_limits<double>::infinity());
   // In the first leaf, inside the recursion, in the last leaf.
   const int64_t place = GENERATE(0, 5, 64, 130, 199);
   const at::Tensor r = gaussian_grams(3, 200, at::kFloat);
-  const Inverse whole = inverse_of(r, 0.01, method);
+  const Inverse whole = inverse_of(r, 0.01, refine);
   r[1][place][place] = bad;
-  const Inverse inverse = inverse_of(r, 0.01, method);
+  const Inverse inverse = inverse_of(r, 0.01, refine);
   CHECK(inverse.failed[1].item<bool>());
   for (const int64_t i : {0, 2}) {
     CHECK_FALSE(inverse.failed[i].item<bool>());
@@ -159,7 +158,7 @@ TEST_CASE("a matrix without a factor is reported, and the others are untouched",
   }
   // What was flagged stays flagged.
   const at::Tensor work = at::empty_like(r), sum = at::zeros_like(r);
-  add_spd_inverse(sum, gaussian_grams(3, 200, at::kFloat), 0.01, 1, method, work, inverse.failed);
+  add_spd_inverse(sum, gaussian_grams(3, 200, at::kFloat), 0.01, 1, refine, work, inverse.failed);
   CHECK(inverse.failed[1].item<bool>());
 }
 
@@ -170,7 +169,7 @@ TEST_CASE("rounding below the pole is no failure", "[spd_inverse]") {
   at::Tensor noise = test::gaussian({m, m}, 5) * 1e-8;
   noise = noise + noise.t();
   const at::Tensor r = (v.matmul(v.t()) + noise).to(at::kFloat).unsqueeze(0);
-  const Inverse inverse = inverse_of(r, 1e-6, InverseMethod::Factor);
+  const Inverse inverse = inverse_of(r, 1e-6);
   CHECK_FALSE(inverse.failed.item<bool>());
   CHECK(at::isfinite(inverse.x).all().item<bool>());
 }
@@ -191,8 +190,13 @@ TEST_CASE("a leaf is the inverse of the Cholesky factor", "[spd_inverse]") {
     const at::Tensor r = gaussian_grams(1, n, at::kDouble)[0] + 0.01 * at::eye(n, at::kDouble);
     at::Tensor w = at::full({n, n + 3}, 9, at::kDouble);
     w.narrow(1, 0, n).copy_(at::tril(r));
-    REQUIRE(root_optim::detail::invert_factor_leaf(w.data_ptr<double>(), n + 3, n, 0.01));
-    const at::Tensor product = w.narrow(1, 0, n).matmul(at::linalg_cholesky(r));
+    const at::Tensor factor = at::full({n, n + 1}, 9, at::kDouble);
+    REQUIRE(root_optim::detail::factor_leaf(w.data_ptr<double>(), n + 3, n, 0.01,
+                                            factor.data_ptr<double>(), n + 1));
+    CHECK(factor.select(1, n).eq(9).all().item<bool>());
+    const at::Tensor exact = at::linalg_cholesky(r);
+    const at::Tensor product = w.narrow(1, 0, n).matmul(exact);
+    CHECK((factor.narrow(1, 0, n) - exact).abs().max().item<double>() < 1e-14);
     CHECK((product - at::eye(n, at::kDouble)).abs().max().item<double>() < 1e-13);
     CHECK(at::triu(w.narrow(1, 0, n), 1).eq(0).all().item<bool>());
     CHECK(w.narrow(1, n, 3).eq(9).all().item<bool>());

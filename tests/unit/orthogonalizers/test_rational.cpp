@@ -140,8 +140,7 @@ TEST_CASE("the factor of a failed matrix is zero", "[rational]") {
   r[0][80][80] = -1;
   const at::Tensor p = at::empty_like(r), work = at::empty_like(r);
   const at::Tensor failed = at::zeros({2}, at::kBool);
-  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, 1, root_optim::Precision::Float32,
-                                      work, failed);
+  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, work, failed);
   CHECK(failed[0].item<bool>());
   CHECK_FALSE(failed[1].item<bool>());
   CHECK(p[0].eq(0).all().item<bool>());
