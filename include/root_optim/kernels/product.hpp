@@ -74,18 +74,27 @@ inline bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
 /// out ← β out + α a b for batches [k, ·, ·], out of any strides.
 ///
 /// LibTorch multiplies a batch in one call only into a contiguous result, and else matrix by matrix, which costs
-/// more than small products themselves: those go through a buffer.
+/// more than small products themselves: those go through a buffer. β is 0 or 1 there and with oneDNN.
 inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, double beta = 0,
                     double alpha = 1) {
   if (takes_onednn(a, b)) {
+    if (out.stride(1) == 1 && out.stride(2) != 1) {  // by its rows, which are the columns
+      return product(out.transpose(1, 2), b.transpose(1, 2), a.transpose(1, 2), beta, alpha);
+    }
+    // oneDNN's results are new tensors: of a few MB at a time.
+    const int64_t rows = (std::max)((int64_t{1} << 20) / out.size(2), int64_t{128});
     for (int64_t i = 0; i < out.size(0); ++i) {
-      const at::Tensor one = out.select(0, i);
-      const at::Tensor y = OneDnnLinear::get()(a.select(0, i), b.select(0, i).t());
-      if (beta == 0) {
-        one.copy_(y);
-        if (alpha != 1) one.mul_(alpha);
-      } else {
-        one.add_(y, alpha);  // β = 1
+      const at::Tensor w = b.select(0, i).t();
+      for (int64_t first = 0; first < out.size(1); first += rows) {
+        const int64_t count = (std::min)(rows, out.size(1) - first);
+        const at::Tensor part = out.select(0, i).narrow(0, first, count);
+        const at::Tensor y = OneDnnLinear::get()(a.select(0, i).narrow(0, first, count), w);
+        if (beta == 0) {
+          part.copy_(y);
+          if (alpha != 1) part.mul_(alpha);
+        } else {
+          part.add_(y, alpha);  // β = 1
+        }
       }
     }
   } else if (out.size(0) == 1) {

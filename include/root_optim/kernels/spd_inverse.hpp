@@ -50,10 +50,21 @@ inline void add_symmetric(const at::Tensor& out, const at::Tensor& x, bool by_ro
 
 /// The lower triangle of out ← xxᵀ, x [k, m, n] of any strides, by blocks; what is above is undefined.
 inline void set_symmetric(const at::Tensor& out, const at::Tensor& x) {
-  for_parts(out.size(1), [&](int64_t first, int64_t last) {
-    product(block(out, first, last - first, 0, last), x.narrow(1, first, last - first),
-            x.narrow(1, 0, last).transpose(1, 2));
-  });
+  const auto add = [](const at::Tensor& sum, const at::Tensor& part, double beta) {
+    for_parts(sum.size(1), [&](int64_t first, int64_t last) {
+      product(block(sum, first, last - first, 0, last), part.narrow(1, first, last - first),
+              part.narrow(1, 0, last).transpose(1, 2), beta);
+    });
+  };
+  if (x.stride(2) == 1 || !takes_onednn(x, x.transpose(1, 2))) return add(out, x, 0);
+  // A tall matrix: oneDNN needs rows, so a few MB of it are transposed at a time.
+  const int64_t n = x.size(2), step = (std::max)((int64_t{1} << 20) / x.size(1), int64_t{128});
+  for (int64_t i = 0; i < x.size(0); ++i) {
+    for (int64_t first = 0; first < n; first += step) {
+      const at::Tensor part = x.select(0, i).narrow(1, first, (std::min)(step, n - first));
+      add(out.narrow(0, i, 1), part.contiguous().unsqueeze(0), first > 0 ? 1 : 0);
+    }
+  }
 }
 
 /// Where a matrix of m rows is divided: leaves are whole but for the last.

@@ -115,8 +115,9 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
 /// Scale:     f(cX) = f(X) for entries from 1e-37 to 1e+37.
 /// Complexity: a stage with r poles, m <= n: 4m²n + about 1.7 r m³ FLOP, a quarter to three eighths less for XXᵀ
 ///            from m = 256 on.
-/// Memory:    extra: two matrices m × n (one with `overwrite`) and 3⅓ m × m for every matrix of the batch, whatever
-///            the number of poles; in bfloat16_product half of each of X, PX and P more. No host synchronization.
+/// Memory:    extra: two matrices m × n (one with `overwrite`) and 3⅓ to 4 m × m for every matrix of the batch, whatever
+///            the number of poles; some 12 MB more where oneDNN multiplies, whose results are new tensors; with
+///            bfloat16_product half of each of X, PX and P. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// Reference: Nakatsukasa & Freund, SIAM Review 58 (2016).
