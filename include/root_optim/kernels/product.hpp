@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Products of matrices by the fastest library at hand, which on CPUs is not always the one LibTorch takes.
+#pragma once
+
+#include <ATen/Version.h>  // get_cpu_capability
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include <root_optim/detail/workspace.hpp>
+
+namespace root_optim {
+inline namespace v0 {
+namespace detail {
+
+/// oneDNN's a wᵀ for float32 matrices, where LibTorch has it and the CPU has AVX-512.
+///
+/// LibTorch multiplies float32 by MKL, which takes AVX-512 on Intel's CPUs only: 109 GFLOP/s on one core of a Zen 5
+/// where oneDNN reaches 240. Same precision: oneDNN goes down to bfloat16 only where the user's
+/// float32_matmul_precision allows it. Found by name, since C++ has no function for it; undefined where there is none.
+class OneDnnLinear {
+ public:
+  static const OneDnnLinear& get() {
+    static const OneDnnLinear instance;
+    return instance;
+  }
+  bool exists() const { return handle_.has_value(); }
+  at::Tensor operator()(const at::Tensor& a, const at::Tensor& w) const {
+    torch::jit::Stack stack{
+        without_gaps(a).contiguous(),           without_gaps(w), c10::IValue(), std::string("none"),
+        c10::List<std::optional<at::Scalar>>(), c10::IValue()};
+    handle_->callBoxed(&stack);
+    return stack.front().toTensor();
+  }
+
+ private:
+  OneDnnLinear() {
+    if (at::get_cpu_capability() != "AVX512") return;
+    handle_ = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    // Another schema would be another function.
+    if (handle_ &&
+        c10::toString(handle_->schema()) !=
+            "mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, "
+            "str? algorithm) -> Tensor Y") {
+      handle_.reset();
+    }
+  }
+  /// A copy in the same order of a view with gaps, which oneDNN multiplies some 500 times more slowly, and which
+  /// LibTorch transposes slowly.
+  static at::Tensor without_gaps(const at::Tensor& x) {
+    if (x.is_non_overlapping_and_dense()) return x;
+    return x.stride(0) == 1 ? x.t().contiguous().t() : x.contiguous();
+  }
+
+  std::optional<c10::OperatorHandle> handle_;
+};
+
+/// Whether oneDNN multiplies m × p by p × n faster: from about 256³ on its start no longer counts.
+inline bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
+  const int64_t m = a.size(1), p = a.size(2), n = b.size(2);
+  return a.is_cpu() && a.scalar_type() == at::kFloat && (std::min)((std::min)(m, n), p) >= 128 &&
+         m * n * p >= int64_t{1} << 23 && OneDnnLinear::get().exists();
+}
+
+/// out ← β out + α a b for batches [k, ·, ·], out of any strides.
+///
+/// LibTorch multiplies a batch in one call only into a contiguous result, and else matrix by matrix, which costs
+/// more than small products themselves: those go through a buffer. β is 0 or 1 there and with oneDNN.
+inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, double beta = 0,
+                    double alpha = 1) {
+  if (takes_onednn(a, b)) {
+    if (out.stride(1) == 1 && out.stride(2) != 1) {  // by its rows, which are the columns
+      return product(out.transpose(1, 2), b.transpose(1, 2), a.transpose(1, 2), beta, alpha);
+    }
+    // oneDNN's results are new tensors: of a few MB at a time.
+    const int64_t rows = (std::max)((int64_t{1} << 20) / out.size(2), int64_t{128});
+    for (int64_t i = 0; i < out.size(0); ++i) {
+      const at::Tensor w = b.select(0, i).t();
+      for (int64_t first = 0; first < out.size(1); first += rows) {
+        const int64_t count = (std::min)(rows, out.size(1) - first);
+        const at::Tensor part = out.select(0, i).narrow(0, first, count);
+        const at::Tensor y = OneDnnLinear::get()(a.select(0, i).narrow(0, first, count), w);
+        if (beta == 0) {
+          part.copy_(y);
+          if (alpha != 1) part.mul_(alpha);
+        } else {
+          part.add_(y, alpha);  // β = 1
+        }
+      }
+    }
+  } else if (out.size(0) == 1) {
+    at::Tensor one = out.select(0, 0);
+    at::addmm_out(one, one, a.select(0, 0), b.select(0, 0), beta, alpha);
+  } else if (out.is_contiguous() || out.size(1) * out.size(2) > 192 * 192) {
+    at::baddbmm_out(out, out, a, b, beta, alpha);
+  } else {
+    at::Tensor buffer = temporary(out.sizes(), out.options());
+    at::bmm_out(buffer, a, b);
+    if (beta == 0) {
+      out.copy_(alpha == 1 ? buffer : buffer.mul_(alpha));
+    } else {
+      out.add_(buffer, alpha);  // β = 1
+    }
+  }
+}
+
+}  // namespace detail
+}  // namespace v0
+}  // namespace root_optim
