@@ -9,6 +9,8 @@
 #include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/published.hpp>
 #include <root_optim/coefficients/quintic.hpp>
+#include <root_optim/coefficients/rational.hpp>
+#include <root_optim/coefficients/rational_validation.hpp>
 #include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>

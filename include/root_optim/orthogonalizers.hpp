@@ -8,3 +8,4 @@
 #include <root_optim/orthogonalizers/exact_polar.hpp>
 #include <root_optim/orthogonalizers/iteration_plan.hpp>
 #include <root_optim/orthogonalizers/newton_schulz.hpp>
+#include <root_optim/orthogonalizers/rational.hpp>

@@ -5,4 +5,5 @@
 #pragma once
 
 #include <root_optim/coefficients/design/design.hpp>
+#include <root_optim/coefficients/design/rational_design.hpp>
 #include <root_optim/coefficients/design/shape_model.hpp>

@@ -14,8 +14,10 @@
 #include <ostream>
 #include <vector>
 
+#include <root_optim/version.hpp>
+
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// f(x) = x (a₀ + Σ_j a_j / (x² + c_j)): what one stage X ← PX, P = a₀I + Σ_j a_j (XXᵀ + c_jI)⁻¹, does to a
 /// singular value. With a₀, a_j >= 0 and c_j > 0 it is positive for every x > 0.
@@ -36,7 +38,7 @@ struct RationalStage {
 };
 
 /// First stage first.
-using RationalSchedule = std::vector<RationalStage>;
+using RationalStages = std::vector<RationalStage>;
 
 /// f(x).
 inline double evaluate(const RationalStage& f, double x) {
@@ -47,7 +49,7 @@ inline double evaluate(const RationalStage& f, double x) {
 }
 
 /// What the whole schedule makes of a normalized singular value.
-inline double evaluate(const RationalSchedule& schedule, double x) {
+inline double evaluate(const RationalStages& schedule, double x) {
   for (const RationalStage& f : schedule) x = evaluate(f, x);
   return x;
 }
@@ -60,7 +62,7 @@ inline double gain(const RationalStage& f) {
 }
 
 /// The product of the stages' gains.
-inline double gain(const RationalSchedule& schedule) {
+inline double gain(const RationalStages& schedule) {
   double product = 1;
   for (const RationalStage& f : schedule) product *= gain(f);
   return product;
@@ -111,8 +113,8 @@ inline std::vector<double> zolotarev_points(int64_t r, double l) {
 
 /// One of Zolotarev's stages: `poles` of them, closest to 1 on [low, 1].
 struct ZolotarevStage {
-  int64_t poles = 2;
-  double low = 1e-3;
+  int64_t poles = 2;  ///< how many, 1 to 8
+  double low = 1e-3;  ///< l, 1e-8 to .9
 };
 
 /// The rational function of type (2r + 1, 2r) closest to 1 on [low, 1] in the maximum norm, up to a factor.
@@ -152,14 +154,14 @@ inline RationalStage zolotarev_stage(const ZolotarevStage& stage, bool last = tr
 
 /// A stage for each entry; the last lies evenly about 1, the others below it.
 /// @throws c10::Error as `zolotarev_stage`, and without a stage.
-inline RationalSchedule zolotarev_schedule(const std::vector<ZolotarevStage>& stages) {
-  TORCH_CHECK(!stages.empty(), "root_optim::zolotarev_schedule: expected a stage, got none");
-  RationalSchedule schedule;
+inline RationalStages zolotarev_stages(const std::vector<ZolotarevStage>& stages) {
+  TORCH_CHECK(!stages.empty(), "root_optim::zolotarev_stages: expected a stage, got none");
+  RationalStages schedule;
   for (size_t t = 0; t < stages.size(); ++t) {
     schedule.push_back(zolotarev_stage(stages[t], t + 1 == stages.size()));
   }
   return schedule;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

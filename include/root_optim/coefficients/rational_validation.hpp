@@ -17,12 +17,13 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficient_validation.hpp>  // Precision
 #include <root_optim/coefficients/rational.hpp>
-#include <root_optim/detail/finite.hpp>
+#include <root_optim/coefficients/validation.hpp>  // Precision
+#include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The pole below which the inverse (kernels/spd_inverse.hpp) loses too much to rounding, in units of ‖R‖₂.
 ///
@@ -50,13 +51,15 @@ struct RationalValidationOptions {
   /// float32, are lifted by as much.
   double largest_gain = 1e6;
 
+  /// The limits for inverses in a precision.
+  /// @throws c10::Error for bfloat16.
   static RationalValidationOptions for_precision(Precision precision) {
     TORCH_CHECK(precision != Precision::BFloat16,
                 "root_optim::RationalValidationOptions: expected float32 or float64, got bfloat16, "
                 "which carries no inverse");
     RationalValidationOptions options;
     options.precision = precision;
-    options.start_slack = start_slack_of(precision, NormKind::Schatten8);
+    options.start_slack = start_slack_of(precision, Normalization::Schatten8);
     if (precision == Precision::Float64) options.largest_gain = 1e14;
     return options;
   }
@@ -74,16 +77,16 @@ struct RationalStageReport {
 
 /// Outcome of `validate_rational`.
 struct RationalReport {
-  bool valid = false;
+  bool valid = false;         ///< whether all limits are kept
   int64_t failing_stage = 0;  ///< 1-based; 0 if valid
   std::string reason;         ///< empty if valid
   double min_output = 0;      ///< smallest output over normalized σ in [low_sigma, 1 + u]
   double max_output = 0;      ///< largest output over [0, 1 + u], in exact arithmetic
   double rounding = 0;        ///< what rounding in all stages may add to it
   double gain = 0;            ///< product of the f′(0)
-  std::vector<RationalStageReport> stages;
+  std::vector<RationalStageReport> stages;  ///< one a stage
 
-  static constexpr double low_sigma = 0.01;
+  static constexpr double low_sigma = 0.01;  ///< where `min_output` begins
 };
 
 namespace detail {
@@ -189,7 +192,7 @@ inline std::string rational_text(double value) {
 ///             (tested on bits: -ffast-math); the product of the gains at most `largest_gain`; M_T and its rounding
 ///             at most `output_bound`.
 /// Complexity: some 50 µs a stage.
-inline RationalReport validate_rational(const RationalSchedule& schedule,
+inline RationalReport validate_rational(const RationalStages& schedule,
                                         const RationalValidationOptions& options = {}) {
   RationalReport report;
   const auto fail = [&](size_t stage, std::string reason) {
@@ -256,8 +259,8 @@ inline RationalReport validate_rational(const RationalSchedule& schedule,
 /// `validate_rational`, as a check.
 /// @param who the caller, for the message.
 /// @throws c10::Error that names the failing stage.
-inline void check_rational(const RationalSchedule& schedule,
-                           const RationalValidationOptions& options, const std::string& who) {
+inline void check_rational(const RationalStages& schedule, const RationalValidationOptions& options,
+                           const std::string& who) {
   const RationalReport report = validate_rational(schedule, options);
   TORCH_CHECK(report.valid, "root_optim::", who,
               ": expected a rational schedule that is safe for every matrix, "
@@ -275,5 +278,5 @@ inline bool allows_bfloat16_product(const RationalReport& report, double output_
          report.max_output + report.rounding + report.stages.back().gain / 512 <= output_bound;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

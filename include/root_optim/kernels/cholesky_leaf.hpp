@@ -8,10 +8,11 @@
 #include <cmath>
 #include <cstdint>
 
-#include <root_optim/detail/finite.hpp>
+#include <root_optim/core/finite.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 inline constexpr int64_t leaf_size = 64;
@@ -131,5 +132,5 @@ bool factor_leaf(T* a, int64_t stride, int64_t n, T floor, T* factor, int64_t fa
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

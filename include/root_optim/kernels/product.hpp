@@ -16,10 +16,11 @@
 #include <optional>
 #include <string>
 
-#include <root_optim/detail/workspace.hpp>
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// oneDNN's a wᵀ for float32 matrices, where LibTorch has it and the CPU has AVX-512.
@@ -76,10 +77,11 @@ inline bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
 /// LibTorch multiplies a batch in one call only into a contiguous result, and else matrix by matrix, which costs
 /// more than small products themselves: those go through a buffer. β is 0 or 1 there and with oneDNN.
 inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, double beta = 0,
-                    double alpha = 1) {
+                    double alpha = 1, Workspace* workspace = nullptr) {
   if (takes_onednn(a, b)) {
     if (out.stride(1) == 1 && out.stride(2) != 1) {  // by its rows, which are the columns
-      return product(out.transpose(1, 2), b.transpose(1, 2), a.transpose(1, 2), beta, alpha);
+      return product(out.transpose(1, 2), b.transpose(1, 2), a.transpose(1, 2), beta, alpha,
+                     workspace);
     }
     // oneDNN's results are new tensors: of a few MB at a time.
     const int64_t rows = (std::max)((int64_t{1} << 20) / out.size(2), int64_t{128});
@@ -103,7 +105,7 @@ inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, do
   } else if (out.is_contiguous() || out.size(1) * out.size(2) > 192 * 192) {
     at::baddbmm_out(out, out, a, b, beta, alpha);
   } else {
-    at::Tensor buffer = temporary(out.sizes(), out.options());
+    at::Tensor buffer = temporary(workspace, out.sizes(), out.options());
     at::bmm_out(buffer, a, b);
     if (beta == 0) {
       out.copy_(alpha == 1 ? buffer : buffer.mul_(alpha));
@@ -114,5 +116,5 @@ inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, do
 }
 
 }  // namespace detail
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

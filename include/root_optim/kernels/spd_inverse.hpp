@@ -17,13 +17,14 @@
 #include <tuple>
 #include <type_traits>
 
-#include <root_optim/detail/parallel.hpp>
-#include <root_optim/detail/workspace.hpp>
 #include <root_optim/kernels/cholesky_leaf.hpp>
+#include <root_optim/kernels/parallel.hpp>
 #include <root_optim/kernels/product.hpp>
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// body(first, last) for the parts of 0 … n into which products with triangular results or factors are divided.
@@ -40,20 +41,23 @@ inline at::Tensor block(const at::Tensor& a, int64_t row, int64_t rows, int64_t 
 
 /// The lower triangle of out ← out + α xᵀx or out + α xxᵀ (`by_rows`), by blocks; what is above the diagonal is
 /// undefined.
-inline void add_symmetric(const at::Tensor& out, const at::Tensor& x, bool by_rows, double alpha) {
+inline void add_symmetric(const at::Tensor& out, const at::Tensor& x, bool by_rows, double alpha,
+                          Workspace* workspace = nullptr) {
   const at::Tensor right = by_rows ? x.transpose(1, 2) : x;
   for_parts(out.size(1), [&](int64_t first, int64_t last) {
     const at::Tensor left = right.narrow(2, first, last - first).transpose(1, 2);
-    product(block(out, first, last - first, 0, last), left, right.narrow(2, 0, last), 1, alpha);
+    product(block(out, first, last - first, 0, last), left, right.narrow(2, 0, last), 1, alpha,
+            workspace);
   });
 }
 
 /// The lower triangle of out ← xxᵀ, x [k, m, n] of any strides, by blocks; what is above is undefined.
-inline void set_symmetric(const at::Tensor& out, const at::Tensor& x) {
-  const auto add = [](const at::Tensor& sum, const at::Tensor& part, double beta) {
+inline void set_symmetric(const at::Tensor& out, const at::Tensor& x,
+                          Workspace* workspace = nullptr) {
+  const auto add = [workspace](const at::Tensor& sum, const at::Tensor& part, double beta) {
     for_parts(sum.size(1), [&](int64_t first, int64_t last) {
       product(block(sum, first, last - first, 0, last), part.narrow(1, first, last - first),
-              part.narrow(1, 0, last).transpose(1, 2), beta);
+              part.narrow(1, 0, last).transpose(1, 2), beta, 1, workspace);
     });
   };
   if (x.stride(2) == 1 || !takes_onednn(x, x.transpose(1, 2))) return add(out, x, 0);
@@ -76,21 +80,21 @@ inline int64_t half_of(int64_t m) { return (m + 2 * leaf_size - 1) / (2 * leaf_s
 /// Multiplication by a leaf's inverse leaves a residual of κ(leaf) ε, which grows into an error of the inverse of
 /// (‖R‖₂/c)^1.5 ε or more; taken back once (`refine`), the error is LAPACK's.
 inline void solve_right(const at::Tensor& b, const at::Tensor& l, const at::Tensor& leaves,
-                        bool refine) {
+                        bool refine, Workspace* workspace) {
   const int64_t n = l.size(1);
   if (n > leaf_size) {
     const int64_t h = half_of(n), rest = n - h;
     const at::Tensor left = b.narrow(2, 0, h), right = b.narrow(2, h, rest);
-    solve_right(left, block(l, 0, h, 0, h), leaves.narrow(1, 0, h), refine);
-    product(right, left, block(l, h, rest, 0, h).transpose(1, 2), 1, -1);
-    solve_right(right, block(l, h, rest, h, rest), leaves.narrow(1, h, rest), refine);
+    solve_right(left, block(l, 0, h, 0, h), leaves.narrow(1, 0, h), refine, workspace);
+    product(right, left, block(l, h, rest, 0, h).transpose(1, 2), 1, -1, workspace);
+    solve_right(right, block(l, h, rest, h, rest), leaves.narrow(1, h, rest), refine, workspace);
     return;
   }
-  const at::Tensor x = temporary(b.sizes(), b.options()), inverse = l.transpose(1, 2);
-  product(x, b, inverse);
+  const at::Tensor x = temporary(workspace, b.sizes(), b.options()), inverse = l.transpose(1, 2);
+  product(x, b, inverse, 0, 1, workspace);
   if (refine) {
-    product(b, x, leaves.narrow(2, 0, n).transpose(1, 2), 1, -1);
-    product(x, b, inverse, 1, 1);
+    product(b, x, leaves.narrow(2, 0, n).transpose(1, 2), 1, -1, workspace);
+    product(x, b, inverse, 1, 1, workspace);
   }
   b.copy_(x);
 }
@@ -99,15 +103,15 @@ inline void solve_right(const at::Tensor& b, const at::Tensor& l, const at::Tens
 /// leaves, the leaves' L⁻¹ into them and their L into `leaves` [k, m, 64]. failed[i] is set where matrix i has no
 /// factor; see factor_leaf.
 inline void factorize(const at::Tensor& a, const at::Tensor& leaves, double floor, bool refine,
-                      bool* failed) {
+                      bool* failed, Workspace* workspace) {
   const int64_t k = a.size(0), m = a.size(1);
   if (m > leaf_size) {
     const int64_t h = half_of(m), rest = m - h;
     const at::Tensor a21 = block(a, h, rest, 0, h), a22 = block(a, h, rest, h, rest);
-    factorize(block(a, 0, h, 0, h), leaves.narrow(1, 0, h), floor, refine, failed);
-    solve_right(a21, block(a, 0, h, 0, h), leaves.narrow(1, 0, h), refine);
-    add_symmetric(a22, a21, /*by_rows=*/true, -1);
-    factorize(a22, leaves.narrow(1, h, rest), floor, refine, failed);
+    factorize(block(a, 0, h, 0, h), leaves.narrow(1, 0, h), floor, refine, failed, workspace);
+    solve_right(a21, block(a, 0, h, 0, h), leaves.narrow(1, 0, h), refine, workspace);
+    add_symmetric(a22, a21, /*by_rows=*/true, -1, workspace);
+    factorize(a22, leaves.narrow(1, h, rest), floor, refine, failed, workspace);
     return;
   }
   const auto each = [&](auto* first, auto* factor) {
@@ -127,42 +131,44 @@ inline void factorize(const at::Tensor& a, const at::Tensor& leaves, double floo
 }
 
 /// a ← L⁻¹ for what `factorize` left in a, with zeros above the diagonal: L₁₁⁻¹, L₂₂⁻¹, −L₂₂⁻¹L₂₁L₁₁⁻¹.
-inline void invert_factor(const at::Tensor& a) {
+inline void invert_factor(const at::Tensor& a, Workspace* workspace) {
   const int64_t k = a.size(0), m = a.size(1);
   if (m <= leaf_size) return;
   const int64_t h = half_of(m), rest = m - h;
   const at::Tensor a11 = block(a, 0, h, 0, h), a21 = block(a, h, rest, 0, h),
                    a22 = block(a, h, rest, h, rest);
-  invert_factor(a11);
-  invert_factor(a22);
+  invert_factor(a11, workspace);
+  invert_factor(a22, workspace);
   // The block above the diagonal is free memory, if it has the shape and products need no contiguous result.
   const at::Tensor above = block(a, 0, h, h, rest);
-  const at::Tensor buffer = k == 1 && h == rest ? above : temporary({k, rest, h}, a.options());
+  const at::Tensor buffer =
+      k == 1 && h == rest ? above : temporary(workspace, {k, rest, h}, a.options());
   for_parts(h, [&](int64_t first, int64_t last) {
     product(buffer.narrow(2, first, last - first), a21.narrow(2, first, h - first),
-            block(a11, first, h - first, first, last - first));
+            block(a11, first, h - first, first, last - first), 0, 1, workspace);
   });
   for_parts(rest, [&](int64_t first, int64_t last) {
     product(a21.narrow(1, first, last - first), block(a22, first, last - first, 0, last),
-            buffer.narrow(1, 0, last), 0, -1);
+            buffer.narrow(1, 0, last), 0, -1, workspace);
   });
   above.zero_();
 }
 
 /// The lower triangle of sum ← sum + α WᵀW, W lower triangular.
-inline void add_gram_of_factor(const at::Tensor& sum, const at::Tensor& w, double alpha) {
+inline void add_gram_of_factor(const at::Tensor& sum, const at::Tensor& w, double alpha,
+                               Workspace* workspace) {
   const int64_t m = w.size(1);
-  if (m <= 2 * leaf_size) return product(sum, w.transpose(1, 2), w, 1, alpha);
+  if (m <= 2 * leaf_size) return product(sum, w.transpose(1, 2), w, 1, alpha, workspace);
   const int64_t h = half_of(m), rest = m - h;
   const at::Tensor w21 = block(w, h, rest, 0, h), w22 = block(w, h, rest, h, rest);
-  add_gram_of_factor(block(sum, 0, h, 0, h), block(w, 0, h, 0, h), alpha);
-  add_symmetric(block(sum, 0, h, 0, h), w21, /*by_rows=*/false, alpha);
+  add_gram_of_factor(block(sum, 0, h, 0, h), block(w, 0, h, 0, h), alpha, workspace);
+  add_symmetric(block(sum, 0, h, 0, h), w21, /*by_rows=*/false, alpha, workspace);
   for_parts(rest, [&](int64_t first, int64_t last) {
     product(block(sum, h + first, last - first, 0, h),
             block(w22, first, rest - first, first, last - first).transpose(1, 2),
-            w21.narrow(1, first, rest - first), 1, alpha);
+            w21.narrow(1, first, rest - first), 1, alpha, workspace);
   });
-  add_gram_of_factor(block(sum, h, rest, h, rest), w22, alpha);
+  add_gram_of_factor(block(sum, h, rest, h, rest), w22, alpha, workspace);
 }
 
 /// Copies what is below the diagonal of each matrix [k, m, m] to above it.
@@ -194,13 +200,13 @@ inline void mirror_lower(const at::Tensor& a) {
 
 /// sum ← sum + α A⁻¹ by LibTorch's factorization: of the identity where there is none.
 inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, double alpha,
-                                    const at::Tensor& failed) {
+                                    const at::Tensor& failed, Workspace* workspace) {
   const auto [factor, info] = at::linalg_cholesky_ex(a, /*upper=*/false, /*check_errors=*/false);
   const at::Tensor lost = info.ne(0), one = at::eye(a.size(1), a.options());
   failed.logical_or_(lost);
   const at::Tensor w = at::linalg_solve_triangular(at::where(lost.view({-1, 1, 1}), one, factor),
                                                    one.expand_as(a), /*upper=*/false);
-  product(sum, w.transpose(1, 2), w, 1, alpha);
+  product(sum, w.transpose(1, 2), w, 1, alpha, workspace);
 }
 
 }  // namespace detail
@@ -221,16 +227,17 @@ inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, 
 ///            `refine` adds 256 m². Off the CPU by LibTorch's Cholesky factorization.
 /// Memory:    a sixteenth to a third of a matrix for every matrix beside `work`.
 inline void add_spd_inverse(const at::Tensor& sum, const at::Tensor& r, double c, double weight,
-                            bool refine, const at::Tensor& work, const at::Tensor& failed) {
+                            bool refine, const at::Tensor& work, const at::Tensor& failed,
+                            Workspace* workspace = nullptr) {
   work.copy_(r);
   work.diagonal(0, 1, 2).add_(c);
-  if (!r.is_cpu()) return detail::add_inverse_by_libtorch(sum, work, weight, failed);
+  if (!r.is_cpu()) return detail::add_inverse_by_libtorch(sum, work, weight, failed, workspace);
   const at::Tensor leaves = detail::temporary(
-      {r.size(0), r.size(1), (std::min)(r.size(1), detail::leaf_size)}, r.options());
-  detail::factorize(work, leaves, c, refine, failed.data_ptr<bool>());
-  detail::invert_factor(work);
-  detail::add_gram_of_factor(sum, work, weight);
+      workspace, {r.size(0), r.size(1), (std::min)(r.size(1), detail::leaf_size)}, r.options());
+  detail::factorize(work, leaves, c, refine, failed.data_ptr<bool>(), workspace);
+  detail::invert_factor(work, workspace);
+  detail::add_gram_of_factor(sum, work, weight, workspace);
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -17,14 +17,15 @@
 
 #include <root_optim/coefficients/rational.hpp>
 #include <root_optim/coefficients/rational_validation.hpp>
-#include <root_optim/detail/frobenius_norm.hpp>
-#include <root_optim/detail/iteration.hpp>  // scale_by_max
-#include <root_optim/detail/tensor_checks.hpp>
-#include <root_optim/detail/workspace.hpp>
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/kernels/frobenius_norm.hpp>
 #include <root_optim/kernels/spd_inverse.hpp>
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// Settings of `orthogonalize_rational` beside the stages.
 struct RationalOptions {
@@ -33,36 +34,36 @@ struct RationalOptions {
   /// Multiply PX of the last stage in bfloat16 where that is harmless: see `allows_bfloat16_product`. Pays where the
   /// device multiplies bfloat16 in hardware. Default: false.
   bool bfloat16_product = false;
-  /// x may be overwritten, which saves a matrix. Default: false.
-  bool overwrite = false;
 };
 
 /// The factors, and which of them are none.
 struct RationalOutput {
-  at::Tensor x;
+  at::Tensor x;  ///< the factors, [k, m, n]
   at::Tensor
-      failed;  ///< bool [k], on x's device: matrices with a failed factorization, whose x is zero
+      failed;  ///< which matrices have none, for want of a factorization: x is zero. bool [k]
 };
 
 namespace detail {
 
 /// P ← a₀I + Σ_j a_j (R + c_jI)⁻¹, poles one after another: R, P and `work` are all the m × m matrices it takes.
 inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const RationalStage& stage,
-                            const at::Tensor& work, const at::Tensor& failed) {
+                            const at::Tensor& work, const at::Tensor& failed,
+                            Workspace* workspace) {
   p.zero_();
   p.diagonal(0, 1, 2).fill_(stage.constant);
   for (size_t j = 0; j < stage.poles.size(); ++j) {
     const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-4;
-    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed);
+    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed, workspace);
   }
   mirror_lower(p);
   p.masked_fill_(failed.view({-1, 1, 1}), 0);
 }
 
 /// next ← PX in bfloat16.
-inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Tensor& x) {
+inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Tensor& x,
+                             Workspace* workspace) {
   const at::Tensor right = x.to(at::kBFloat16);
-  at::Tensor low = temporary_like(right);
+  at::Tensor low = temporary_like(workspace, right);
   at::bmm_out(low, p.to(at::kBFloat16), right);
   next.copy_(low);
 }
@@ -71,27 +72,27 @@ inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Te
 ///
 /// Buffers are taken once and exchanged; they have the strides of x, so that a tall matrix, which comes as a
 /// transposed view, is never copied into another order.
-inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedule, bool in_bfloat16,
-                                   const at::Tensor& failed) {
-  at::Tensor next = temporary_like(x);
-  const at::Tensor r = temporary({x.size(0), x.size(1), x.size(1)}, x.options());
-  const at::Tensor p = temporary_like(r), work = temporary_like(r);
+inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule, bool in_bfloat16,
+                                   const at::Tensor& failed, Workspace* workspace = nullptr) {
+  at::Tensor next = temporary_like(workspace, x);
+  const at::Tensor r = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());
+  const at::Tensor p = temporary_like(workspace, r), work = temporary_like(workspace, r);
   for (size_t t = 0; t < schedule.size(); ++t) {
-    set_symmetric(r, x);
+    set_symmetric(r, x, workspace);
     if (t == 0) {
       // ‖R‖_F^½ = ‖X‖_S4; X itself is scaled by its factor P.
       mirror_lower(r);
       const at::Tensor norm2 = frobenius_norms(r).clamp_min_(smallest_normal(at::kFloat));
       r.div_(norm2.to(r.scalar_type()));
-      rational_factor(p, r, schedule[t], work, failed);
+      rational_factor(p, r, schedule[t], work, failed, workspace);
       p.mul_(norm2.pow(-0.5).to(p.scalar_type()));
     } else {
-      rational_factor(p, r, schedule[t], work, failed);
+      rational_factor(p, r, schedule[t], work, failed, workspace);
     }
     if (in_bfloat16 && t + 1 == schedule.size()) {
-      bfloat16_product(next, p, x);
+      bfloat16_product(next, p, x, workspace);
     } else {
-      product(next, p, x);
+      product(next, p, x, 0, 1, workspace);
     }
     std::swap(x, next);
   }
@@ -106,7 +107,7 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
 ///            R = XXᵀ, P = a₀I + Σ_j a_j (R + c_jI)⁻¹, X ← PX, that is σ ← σ (a₀ + Σ_j a_j / (σ² + c_j)).
 /// Shapes:    x: [k, m, n] -> the same; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in options.compute_dtype, returned in
-///            x's dtype. x is not modified (but for `overwrite`).
+///            x's dtype. x is not modified unless `scratch` says so.
 /// Guarantee: every singular value of the result lies in [0, max_output + rounding] of `validate_rational`, whatever
 ///            the spectrum. Those far below σ_max are lifted by at most the product of the gains.
 /// Degenerate: zero gives zero; a rank-deficient matrix gives its partial isometry, approximately; empty gives empty.
@@ -115,7 +116,7 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
 /// Scale:     f(cX) = f(X) for entries from 1e-37 to 1e+37.
 /// Complexity: a stage with r poles, m <= n: 4m²n + about 1.7 r m³ FLOP, a quarter to three eighths less for XXᵀ
 ///            from m = 256 on.
-/// Memory:    extra: two matrices m × n (one with `overwrite`) and 3⅓ to 4 m × m for every matrix of the batch, whatever
+/// Memory:    extra: two matrices m × n (one if x may be overwritten) and 3⅓ to 4 m × m for every matrix of the batch, whatever
 ///            the number of poles; some 12 MB more where oneDNN multiplies, whose results are new tensors; with
 ///            bfloat16_product half of each of X, PX and P. No host synchronization.
 /// Determinism: repeatable for the same input, batch, device and number of threads.
@@ -123,8 +124,9 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalSchedule& schedul
 /// Reference: Nakatsukasa & Freund, SIAM Review 58 (2016).
 /// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, and stages that fail
 /// validation.
-inline RationalOutput orthogonalize_rational(const at::Tensor& x, const RationalSchedule& schedule,
-                                             const RationalOptions& options = {}) {
+inline RationalOutput orthogonalize_rational(const at::Tensor& x, const RationalStages& schedule,
+                                             const RationalOptions& options = {},
+                                             Scratch scratch = {}) {
   constexpr const char* who = "orthogonalize_rational";
   detail::check_batch(x, who);
   detail::check_no_autograd(x, who);
@@ -143,11 +145,11 @@ inline RationalOutput orthogonalize_rational(const at::Tensor& x, const Rational
       options.bfloat16_product && allows_bfloat16_product(report, limits.output_bound);
   const bool tall = x.size(1) > x.size(2);
   const at::Tensor wide = tall ? x.transpose(1, 2) : x;
-  at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, options.overwrite),
-                                               schedule, in_bfloat16, failed);
+  at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, scratch), schedule,
+                                               in_bfloat16, failed, scratch.workspace);
   if (tall) result = result.transpose(1, 2);
   return {result.to(x.scalar_type()), failed};
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -13,8 +13,8 @@
 using root_optim::evaluate;
 using root_optim::gain;
 using root_optim::RationalStage;
-using root_optim::zolotarev_schedule;
 using root_optim::zolotarev_stage;
+using root_optim::zolotarev_stages;
 
 namespace {
 
@@ -110,7 +110,7 @@ TEST_CASE("one pole is the Halley step of QDWH", "[rational]") {
 }
 
 TEST_CASE("stages before the last end at 1, and gains multiply", "[rational]") {
-  const auto schedule = zolotarev_schedule({{2, 1e-3}, {3, 1e-2}});
+  const auto schedule = zolotarev_stages({{2, 1e-3}, {3, 1e-2}});
   REQUIRE(schedule.size() == 2);
   CHECK(std::abs(evaluate(schedule[0], 1) - 1) < 1e-14);
   CHECK(std::abs(evaluate(schedule[1], 1) + evaluate(schedule[1], 1e-2) - 2) < 1e-14);
@@ -124,5 +124,5 @@ TEST_CASE("Zolotarev's stages refuse numbers out of range", "[rational]") {
   CHECK_THROWS_WITH(zolotarev_stage({9, 0.1}), test::contains("expected 1 to 8 poles"));
   CHECK_THROWS_WITH(zolotarev_stage({2, 1e-9}), test::contains("1e-8 <= low"));
   CHECK_THROWS_WITH(zolotarev_stage({2, 0.95}), test::contains("low <= 0.9"));
-  CHECK_THROWS_WITH(zolotarev_schedule({}), test::contains("expected a stage"));
+  CHECK_THROWS_WITH(zolotarev_stages({}), test::contains("expected a stage"));
 }

@@ -5,7 +5,7 @@
 #include "support/catch_torch.hpp"
 
 #include <root_optim/coefficients/design/rational_design.hpp>
-#include <root_optim/shape_model.hpp>
+#include <root_optim/coefficients/design/shape_model.hpp>
 
 #include <cmath>
 #include <ctime>
@@ -26,7 +26,7 @@ std::vector<std::pair<double, Spectrum>> parts_of(int64_t rows, int64_t cols) {
   return parts;
 }
 
-double error_of(const root_optim::RationalSchedule& schedule,
+double error_of(const root_optim::RationalStages& schedule,
                 const std::vector<std::pair<double, Spectrum>>& parts) {
   double sum = 0, total = 0;
   for (const auto& [weight, spectrum] : parts) {
@@ -61,7 +61,7 @@ TEST_CASE("designs are valid, repeatable and better than Zolotarev's", "[rationa
       for (const double low : {1e-3, 3e-3, 1e-2, 3e-2}) {
         std::vector<root_optim::ZolotarevStage> stages;
         for (const int64_t count : poles) stages.push_back({count, stages.empty() ? low : 0.1});
-        const auto zolotarev = root_optim::zolotarev_schedule(stages);
+        const auto zolotarev = root_optim::zolotarev_stages(stages);
         if (!validate_rational(zolotarev).valid || validate_rational(zolotarev).max_output > 1.2)
           continue;
         CHECK(design.relative_error <= error_of(zolotarev, parts) + 1e-6);

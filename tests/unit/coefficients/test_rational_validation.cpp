@@ -14,15 +14,15 @@ using root_optim::check_rational;
 using root_optim::evaluate;
 using root_optim::Precision;
 using root_optim::RationalReport;
-using root_optim::RationalSchedule;
 using root_optim::RationalStage;
+using root_optim::RationalStages;
 using root_optim::RationalValidationOptions;
 using root_optim::validate_rational;
-using root_optim::zolotarev_schedule;
+using root_optim::zolotarev_stages;
 
 namespace {
 
-RationalSchedule one(double constant, std::vector<double> weights, std::vector<double> poles) {
+RationalStages one(double constant, std::vector<double> weights, std::vector<double> poles) {
   return {{constant, std::move(weights), std::move(poles)}};
 }
 
@@ -33,7 +33,7 @@ RationalValidationOptions loose() {
   return options;
 }
 
-void check_refused(const RationalSchedule& schedule, const std::string& why,
+void check_refused(const RationalStages& schedule, const std::string& why,
                    const RationalValidationOptions& options = {}) {
   const RationalReport report = validate_rational(schedule, options);
   CHECK_FALSE(report.valid);
@@ -53,14 +53,13 @@ TEST_CASE("the sup of one pole is its peak", "[rational]") {
 }
 
 TEST_CASE("the sup and the smallest output are those of dense samples", "[rational]") {
-  std::vector<RationalSchedule> schedules{
-      zolotarev_schedule({{2, 1e-3}}),
-      zolotarev_schedule({{3, 1e-3}}),
-      zolotarev_schedule({{2, 1e-3}, {2, 1e-2}}),
-      zolotarev_schedule({{1, 1e-2}, {1, 0.1}, {1, 0.5}}),
-      one(0.1, {0.02, 0.3, 1e-3}, {1e-3, 0.7, 4e-6}),
-      one(0, {1e-3, 3e-3, 1e-2, 3e-2}, {1e-5, 1e-4, 1e-3, 1e-2})};
-  for (const RationalSchedule& schedule : schedules) {
+  std::vector<RationalStages> schedules{zolotarev_stages({{2, 1e-3}}),
+                                        zolotarev_stages({{3, 1e-3}}),
+                                        zolotarev_stages({{2, 1e-3}, {2, 1e-2}}),
+                                        zolotarev_stages({{1, 1e-2}, {1, 0.1}, {1, 0.5}}),
+                                        one(0.1, {0.02, 0.3, 1e-3}, {1e-3, 0.7, 4e-6}),
+                                        one(0, {1e-3, 3e-3, 1e-2, 3e-2}, {1e-5, 1e-4, 1e-3, 1e-2})};
+  for (const RationalStages& schedule : schedules) {
     const RationalReport report = validate_rational(schedule, loose());
     REQUIRE(report.valid);
     double most = 0, least = 1e300;
@@ -80,7 +79,7 @@ TEST_CASE("the sup and the smallest output are those of dense samples", "[ration
 TEST_CASE("what the iteration is meant for is valid", "[rational]") {
   for (const auto& stages : std::vector<std::vector<root_optim::ZolotarevStage>>{
            {{2, 1e-3}}, {{3, 1e-3}}, {{1, 1e-3}, {2, 0.1}}, {{2, 1e-3}, {2, 1e-2}}}) {
-    const RationalReport report = validate_rational(zolotarev_schedule(stages));
+    const RationalReport report = validate_rational(zolotarev_stages(stages));
     CHECK(report.valid);
     CHECK(report.max_output + report.rounding < 1.25);
     CHECK(report.stages.size() == stages.size());
@@ -102,26 +101,26 @@ TEST_CASE("rational schedules that are unsafe are refused", "[rational]") {
   check_refused(one(0, {0}, {0.1}), "everything to zero");
   check_refused(one(0.5, {1e-9}, {1e-7}), "lost in rounding");
   check_refused(one(1.3, {0.01}, {0.1}), "its output reaches");
-  check_refused(zolotarev_schedule({{2, 1e-3}, {2, 1e-3}, {1, 0.1}}), "the gain at zero reaches");
-  CHECK(validate_rational(zolotarev_schedule({{2, 1e-3}, {2, 1e-3}, {1, 0.1}})).failing_stage == 3);
+  check_refused(zolotarev_stages({{2, 1e-3}, {2, 1e-3}, {1, 0.1}}), "the gain at zero reaches");
+  CHECK(validate_rational(zolotarev_stages({{2, 1e-3}, {2, 1e-3}, {1, 0.1}})).failing_stage == 3);
   // A later stage meets ‖R‖₂ up to the square of what the one before lets out.
-  auto grown = zolotarev_schedule({{2, 1e-3}, {2, 1.1e-3}});
+  auto grown = zolotarev_stages({{2, 1e-3}, {2, 1.1e-3}});
   CHECK(validate_rational(grown, loose()).valid);
   for (double& a : grown[0].weights) a *= 3;
   grown[0].constant *= 3;
   check_refused(grown, "lost in rounding", loose());
   // Float64 takes what float32 does not.
   const auto deep = RationalValidationOptions::for_precision(Precision::Float64);
-  CHECK(validate_rational(zolotarev_schedule({{8, 1e-6}}), deep).valid);
+  CHECK(validate_rational(zolotarev_stages({{8, 1e-6}}), deep).valid);
   CHECK_THROWS_WITH(RationalValidationOptions::for_precision(Precision::BFloat16),
                     test::contains("carries no inverse"));
 }
 
 TEST_CASE("bfloat16 multiplies only a last stage whose gain leaves room", "[rational]") {
-  const auto allowed = [](const RationalSchedule& schedule) {
+  const auto allowed = [](const RationalStages& schedule) {
     return root_optim::allows_bfloat16_product(validate_rational(schedule), 1.25);
   };
-  CHECK(allowed(zolotarev_schedule({{2, 1e-3}, {1, 0.1}})));
-  CHECK_FALSE(allowed(zolotarev_schedule({{2, 1e-3}, {2, 1e-2}})));
-  CHECK_FALSE(allowed(zolotarev_schedule({{2, 0.1}})));
+  CHECK(allowed(zolotarev_stages({{2, 1e-3}, {1, 0.1}})));
+  CHECK_FALSE(allowed(zolotarev_stages({{2, 1e-3}, {2, 1e-2}})));
+  CHECK_FALSE(allowed(zolotarev_stages({{2, 0.1}})));
 }

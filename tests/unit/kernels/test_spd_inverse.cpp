@@ -178,7 +178,8 @@ TEST_CASE("LibTorch's factorization, for other devices, gives the same", "[spd_i
   const at::Tensor r = gaussian_grams(2, 70, at::kDouble);
   r[1][40][40] = -5;
   const at::Tensor sum = at::zeros_like(r), failed = at::zeros({2}, at::kBool);
-  root_optim::detail::add_inverse_by_libtorch(sum, r + 0.01 * at::eye(70, at::kDouble), 2, failed);
+  root_optim::detail::add_inverse_by_libtorch(sum, r + 0.01 * at::eye(70, at::kDouble), 2, failed,
+                                              nullptr);
   CHECK(relative_error(sum[0], 2 * reference(r, 0.01)[0]) < 1e-12);
   CHECK_FALSE(failed[0].item<bool>());
   CHECK(failed[1].item<bool>());

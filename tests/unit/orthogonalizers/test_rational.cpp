@@ -16,19 +16,19 @@ using root_optim::gain;
 using root_optim::orthogonalize_rational;
 using root_optim::RationalOptions;
 using root_optim::RationalOutput;
-using root_optim::RationalSchedule;
 using root_optim::RationalStage;
-using root_optim::zolotarev_schedule;
+using root_optim::RationalStages;
+using root_optim::zolotarev_stages;
 
 namespace {
 
-std::vector<RationalSchedule> schedules() {
-  return {zolotarev_schedule({{2, 1e-3}}), zolotarev_schedule({{3, 1e-3}}),
-          zolotarev_schedule({{1, 1e-3}, {2, 0.1}}), zolotarev_schedule({{2, 1e-3}, {2, 1e-2}})};
+std::vector<RationalStages> schedules() {
+  return {zolotarev_stages({{2, 1e-3}}), zolotarev_stages({{3, 1e-3}}),
+          zolotarev_stages({{1, 1e-3}, {2, 0.1}}), zolotarev_stages({{2, 1e-3}, {2, 1e-2}})};
 }
 
 /// X ← a₀X + Σ a_j (XXᵀ + c_jI)⁻¹X, line by line.
-at::Tensor reference(const at::Tensor& matrix, const RationalSchedule& schedule) {
+at::Tensor reference(const at::Tensor& matrix, const RationalStages& schedule) {
   if (matrix.numel() == 0 || matrix.abs().max().item<double>() == 0) return matrix.clone();
   const bool tall = matrix.size(0) > matrix.size(1);
   at::Tensor x = matrix / matrix.abs().max();
@@ -59,7 +59,7 @@ double error_of(const at::Tensor& actual, const at::Tensor& expected) {
 
 TEST_CASE("the rational iteration is the slow, obvious one", "[rational]") {
   const at::ScalarType dtype = GENERATE(at::kFloat, at::kDouble);
-  for (const RationalSchedule& schedule : schedules()) {
+  for (const RationalStages& schedule : schedules()) {
     // Rounding errors, 2^-24 of the size, are lifted by the gain of a stage, at most 1700 here, and less by what
     // later ones do with them; measured 2.7e-3, and 1.7e-11 in float64 (2^-29 of it: 5e-12).
     const double bound = dtype == at::kFloat ? 1e-2 : 1e-10;
@@ -78,9 +78,13 @@ TEST_CASE("the rational iteration is the slow, obvious one", "[rational]") {
 }
 
 TEST_CASE("larger matrices go through the recursion, in batches and alone", "[rational]") {
-  const RationalSchedule schedule = zolotarev_schedule({{2, 1e-3}, {2, 1e-2}});
-  for (const auto& [k, m, n] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
-           {3, 130, 150}, {2, 300, 129}, {1, 256, 256}, {1, 270, 600}, {2, 700, 260}, {2, 5000, 260}}) {
+  const RationalStages schedule = zolotarev_stages({{2, 1e-3}, {2, 1e-2}});
+  for (const auto& [k, m, n] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{{3, 130, 150},
+                                                                                  {2, 300, 129},
+                                                                                  {1, 256, 256},
+                                                                                  {1, 270, 600},
+                                                                                  {2, 700, 260},
+                                                                                  {2, 5000, 260}}) {
     CAPTURE(k, m, n);
     std::vector<at::Tensor> matrices;
     for (int64_t i = 0; i < k; ++i) {
@@ -93,14 +97,14 @@ TEST_CASE("larger matrices go through the recursion, in batches and alone", "[ra
       CHECK(error_of(output.x[i], reference(float64(x[i]), schedule)) < 1e-2);
     }
     // Overwriting changes nothing but the input.
-    RationalOptions options;
-    options.overwrite = true;
-    CHECK(at::equal(orthogonalize_rational(x.clone(), schedule, options).x, output.x));
+    CHECK(at::equal(
+        orthogonalize_rational(x.clone(), schedule, {}, root_optim::Scratch{nullptr, true}).x,
+        output.x));
   }
 }
 
 TEST_CASE("scale is of no account, and half precision comes back as it came", "[rational]") {
-  const RationalSchedule schedule = zolotarev_schedule({{2, 1e-3}});
+  const RationalStages schedule = zolotarev_stages({{2, 1e-3}});
   const at::Tensor x = test::gaussian({2, 20, 33}, 3).to(at::kFloat);
   const at::Tensor expected = orthogonalize_rational(x, schedule).x;
   for (const double scale : {0x1p-100, 0x1p-40, 0x1p40, 0x1p100}) {
@@ -120,7 +124,7 @@ TEST_CASE("scale is of no account, and half precision comes back as it came", "[
 }
 
 TEST_CASE("a matrix that is not finite is marked and leaves the others alone", "[rational]") {
-  const RationalSchedule schedule = zolotarev_schedule({{2, 1e-3}, {1, 0.1}});
+  const RationalStages schedule = zolotarev_stages({{2, 1e-3}, {1, 0.1}});
   const double bad =
       GENERATE(std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity());
   const at::Tensor x = test::gaussian({3, 80, 90}, 4).to(at::kFloat);
@@ -140,7 +144,7 @@ TEST_CASE("the factor of a failed matrix is zero", "[rational]") {
   r[0][80][80] = -1;
   const at::Tensor p = at::empty_like(r), work = at::empty_like(r);
   const at::Tensor failed = at::zeros({2}, at::kBool);
-  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, work, failed);
+  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, work, failed, nullptr);
   CHECK(failed[0].item<bool>());
   CHECK_FALSE(failed[1].item<bool>());
   CHECK(p[0].eq(0).all().item<bool>());
@@ -148,7 +152,7 @@ TEST_CASE("the factor of a failed matrix is zero", "[rational]") {
 }
 
 TEST_CASE("products in bfloat16 stay within the bound", "[rational]") {
-  const RationalSchedule schedule = zolotarev_schedule({{2, 1e-3}, {1, 0.1}});
+  const RationalStages schedule = zolotarev_stages({{2, 1e-3}, {1, 0.1}});
   RationalOptions options;
   options.bfloat16_product = true;
   for (const auto& [name, matrix] : test::hard_spectra()) {
@@ -164,9 +168,9 @@ TEST_CASE("products in bfloat16 stay within the bound", "[rational]") {
 
 TEST_CASE("outputs stay below what validation states on 10,000 adversarial spectra", "[rational]") {
   constexpr int64_t batch = 1000, m = 12, n = 16;
-  const std::vector<RationalSchedule> all = schedules();
+  const std::vector<RationalStages> all = schedules();
   for (uint64_t round = 0; round < 10; ++round) {
-    const RationalSchedule& schedule = all[round % all.size()];
+    const RationalStages& schedule = all[round % all.size()];
     const auto report = root_optim::validate_rational(schedule);
     // Levels from 1 down to 1e-8, each met by a random share of the singular values: flat, clustered, stepped, deep,
     // rank-deficient. A third get values around the peaks of the stage's terms.
@@ -190,7 +194,7 @@ TEST_CASE("outputs stay below what validation states on 10,000 adversarial spect
 }
 
 TEST_CASE("the rational iteration refuses what it cannot do", "[rational]") {
-  const RationalSchedule schedule = zolotarev_schedule({{2, 1e-3}});
+  const RationalStages schedule = zolotarev_stages({{2, 1e-3}});
   const at::Tensor x = at::ones({1, 3, 4});
   CHECK_THROWS_WITH(orthogonalize_rational(x[0], schedule), test::contains("a batch of matrices"));
   CHECK_THROWS_WITH(orthogonalize_rational(x.to(at::kInt), schedule),

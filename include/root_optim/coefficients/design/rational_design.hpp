@@ -14,13 +14,14 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficient_design.hpp>  // solve_damped
+#include <root_optim/coefficients/design/design.hpp>  // solve_damped
 #include <root_optim/coefficients/rational.hpp>
 #include <root_optim/coefficients/rational_validation.hpp>
-#include <root_optim/spectrum.hpp>
+#include <root_optim/coefficients/spectrum.hpp>
+#include <root_optim/version.hpp>
 
 namespace root_optim {
-inline namespace v0 {
+inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// The spectrum of a matrix with `count` singular values, in whatever scale, after division by its Schatten-4 norm,
 /// which the rational iteration starts with.
@@ -42,7 +43,7 @@ inline Spectrum schatten4_spectrum(const Spectrum& spectrum, double count) {
 
 /// Expected singular-value error E(σ_out − 1)² of a rational schedule, in exact arithmetic.
 /// @throws c10::Error for an empty spectrum and one with values out of range.
-inline double expected_mse(const RationalSchedule& schedule, const Spectrum& spectrum) {
+inline double expected_mse(const RationalStages& schedule, const Spectrum& spectrum) {
   detail::check_spectrum(spectrum, "expected_mse");
   double sum = 0;
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
@@ -66,10 +67,10 @@ struct RationalDesignOptions {
 
 /// A designed schedule with its figures.
 struct RationalDesign {
-  RationalSchedule schedule;
+  RationalStages schedule;    ///< the stages, first one first
   double mse = 0;             ///< the parts' weighted mean of expected_mse
   double relative_error = 0;  ///< the parts' weighted mean of its roots
-  RationalReport report;
+  RationalReport report;      ///< of `validate_rational` with the options' limits
 };
 
 namespace detail {
@@ -94,7 +95,7 @@ class RationalProblem {
 
   size_t dimension() const { return dimension_; }
 
-  std::vector<double> parameters(const RationalSchedule& schedule) const {
+  std::vector<double> parameters(const RationalStages& schedule) const {
     std::vector<double> theta;
     const auto logarithm = [](double v) { return std::log((std::max)(v, 1e-12)); };
     for (const RationalStage& f : schedule) {
@@ -105,8 +106,8 @@ class RationalProblem {
     return theta;
   }
 
-  RationalSchedule schedule(const std::vector<double>& theta) const {
-    RationalSchedule result;
+  RationalStages schedule(const std::vector<double>& theta) const {
+    RationalStages result;
     const double* next = theta.data();
     for (const int64_t count : poles_) {
       RationalStage f;
@@ -127,7 +128,7 @@ class RationalProblem {
       std::fill(gradient, gradient + d, 0.0);
       std::fill(hessian, hessian + d * d, 0.0);
     }
-    const RationalSchedule stages = schedule(theta);
+    const RationalStages stages = schedule(theta);
     const double root = std::sqrt(penalty);
     double cost = 0;
     std::vector<double> row(d), x(stages.size() + 1), top(x.size());
@@ -187,7 +188,7 @@ class RationalProblem {
   };
 
   /// ∂x[count]/∂θ, x[t + 1] = f_t(x[t]): zero for later stages.
-  void derivatives(const RationalSchedule& stages, const std::vector<double>& x, size_t count,
+  void derivatives(const RationalStages& stages, const std::vector<double>& x, size_t count,
                    std::vector<double>& row) const {
     double chain = 1;
     size_t end = dimension_;
@@ -252,7 +253,7 @@ inline double refine_rational(const RationalProblem& problem, double penalty,
 
 /// The same function with every stage but the last scaled to a largest value of 1, and the last down to the bound.
 /// To 24 bits: compilers differ in the last ones of a double.
-inline RationalSchedule rescaled(RationalSchedule schedule, const RationalDesignOptions& options) {
+inline RationalStages rescaled(RationalStages schedule, const RationalDesignOptions& options) {
   double end = 1 + options.validation.start_slack,
          scale = 1;  // x of this stage × scale = x of the old one
   const auto round = [](double v) { return static_cast<double>(static_cast<float>(v)); };
@@ -275,18 +276,18 @@ inline RationalSchedule rescaled(RationalSchedule schedule, const RationalDesign
 }
 
 /// Zolotarev's stages with poles above the least one: lows of a fixed grid for every stage.
-inline std::vector<RationalSchedule> rational_starts(const RationalDesignOptions& options) {
+inline std::vector<RationalStages> rational_starts(const RationalDesignOptions& options) {
   std::vector<double> lows;
   for (double low = 3e-4; low < 0.5; low *= 2.2) lows.push_back(low);
   const double least = smallest_pole(options.validation.precision);
-  std::vector<RationalSchedule> starts{{}};
+  std::vector<RationalStages> starts{{}};
   for (size_t t = 0; t < options.poles.size(); ++t) {
-    std::vector<RationalSchedule> longer;
+    std::vector<RationalStages> longer;
     for (const double low : lows) {
       const RationalStage f =
           zolotarev_stage({options.poles[t], low}, t + 1 == options.poles.size());
       if (f.poles.front() < 1.1 * least) continue;
-      for (const RationalSchedule& start : starts) {
+      for (const RationalStages& start : starts) {
         longer.push_back(start);
         longer.back().push_back(f);
       }
@@ -322,7 +323,7 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
   for (const auto& part : parts) total += part.first;
   RationalDesign best;
   std::vector<std::pair<double, Spectrum>> weighted = parts;
-  const auto score = [&](const RationalSchedule& schedule, RationalDesign& design) {
+  const auto score = [&](const RationalStages& schedule, RationalDesign& design) {
     design.mse = design.relative_error = 0;
     for (const auto& [weight, spectrum] : parts) {
       const double mse = expected_mse(schedule, spectrum);
@@ -331,7 +332,7 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
     }
     return design.relative_error;
   };
-  const auto consider = [&](RationalSchedule schedule) {
+  const auto consider = [&](RationalStages schedule) {
     RationalDesign design;
     schedule = detail::rescaled(std::move(schedule), options);
     if (!best.schedule.empty() && !(score(schedule, design) < best.relative_error)) return;
@@ -342,7 +343,7 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
     design.schedule = std::move(schedule);
     best = std::move(design);
   };
-  const auto reweight = [&](const RationalSchedule& schedule) {
+  const auto reweight = [&](const RationalStages& schedule) {
     constexpr double floor = 0.003;  // parts with less error than this count alike
     for (size_t i = 0; i < parts.size(); ++i) {
       const double error = std::sqrt(expected_mse(schedule, parts[i].second));
@@ -357,7 +358,7 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
   std::vector<Candidate> candidates;
   {
     const detail::RationalProblem problem(condensed(mixture(parts)), options);
-    for (const RationalSchedule& start : detail::rational_starts(options)) {
+    for (const RationalStages& start : detail::rational_starts(options)) {
       candidates.push_back({0, problem.parameters(start)});
       candidates.back().cost = problem.evaluate_at(candidates.back().theta, 10, nullptr, nullptr);
     }
@@ -376,7 +377,7 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
       const detail::RationalProblem problem(condensed(mixture(weighted)), options);
       detail::refine_rational(problem, penalty, c.theta, iterations);
       RationalDesign design;
-      const RationalSchedule schedule = problem.schedule(c.theta);
+      const RationalStages schedule = problem.schedule(c.theta);
       c.cost = score(schedule, design);
       consider(schedule);
     }
@@ -389,5 +390,5 @@ inline RationalDesign design_rational(const std::vector<std::pair<double, Spectr
   return best;
 }
 
-}  // namespace v0
+}  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
