@@ -36,8 +36,8 @@ mkdir -p "$folder"
 run_digests() {  # run_digests SOURCE NAME: prints the digests into $folder/NAME.txt
   say "Building and running $2"
   (cd "$1" && cmake --preset dev -B "$folder/$2" -DCMAKE_BUILD_TYPE=Release -DROOT_OPTIM_WERROR=OFF \
-    -DROOT_OPTIM_BUILD_EXAMPLES=OFF "${configure_options[@]}" > "$folder/$2.log" &&
-    cmake --build "$folder/$2" --parallel "$jobs" --target state_digest >> "$folder/$2.log") ||
+    -DROOT_OPTIM_BUILD_EXAMPLES=OFF "${configure_options[@]}" > "$folder/$2.log" 2>&1 &&
+    cmake --build "$folder/$2" --parallel "$jobs" --target state_digest >> "$folder/$2.log" 2>&1) ||
     { tail -n 20 "$folder/$2.log" >&2; die "$2 was not built"; }
   "$folder/$2/tests/digest/state_digest" > "$folder/$2.txt"
 }

@@ -4,17 +4,24 @@
 // Products of matrices by the fastest library at hand, which on CPUs is not always the one LibTorch takes.
 #pragma once
 
-#include <ATen/Version.h>  // get_cpu_capability
 #include <ATen/core/Tensor.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
+
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 6)
+#define ROOT_OPTIM_HAS_ONEDNN_LINEAR 1
+#include <ATen/Version.h>  // get_cpu_capability
+#include <ATen/core/dispatch/Dispatcher.h>
+#else
+#define ROOT_OPTIM_HAS_ONEDNN_LINEAR 0
+#endif
 
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/version.hpp>
@@ -27,7 +34,8 @@ namespace detail {
 ///
 /// LibTorch multiplies float32 by MKL, which takes AVX-512 on Intel's CPUs only: 109 GFLOP/s on one core of a Zen 5
 /// where oneDNN reaches 240. Same precision: oneDNN goes down to bfloat16 only where the user's
-/// float32_matmul_precision allows it. Found by name, since C++ has no function for it; undefined where there is none.
+/// float32_matmul_precision allows it. Found by name, since C++ has no function for it; not before LibTorch 2.6.
+#if ROOT_OPTIM_HAS_ONEDNN_LINEAR
 class OneDnnLinear {
  public:
   static const OneDnnLinear& get() {
@@ -64,6 +72,13 @@ class OneDnnLinear {
 
   std::optional<c10::OperatorHandle> handle_;
 };
+#else
+struct OneDnnLinear {
+  static OneDnnLinear get() { return {}; }
+  bool exists() const { return false; }
+  at::Tensor operator()(const at::Tensor&, const at::Tensor&) const { return {}; }
+};
+#endif
 
 /// Whether oneDNN multiplies m × p by p × n faster: from about 256³ on its start no longer counts.
 inline bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
