@@ -108,7 +108,7 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
 /// Prints the function with the schedules of a precision.
 void print_schedules(const ShapeModel& model, Precision precision, const char* name) {
   const Spectrum gaussian = gaussian_spectrum(1024, 1024, Normalization::Schatten8, 48);
-  std::printf("\ninline Quintics default_%s_schedule(int64_t steps) {\n", name);
+  std::printf("\ninline Quintics shipped_%s_quintics(int64_t steps) {\n", name);
   std::printf("  // clang-format off\n  switch (steps) {\n");
   for (int64_t steps = 3; steps <= 12; ++steps) {
     const Design design = best_design(model, steps, precision);
