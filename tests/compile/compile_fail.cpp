@@ -8,7 +8,8 @@
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
 #if defined(CASE_nothing) || defined(CASE_options_of_another_optimizer)
-#include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/muon.hpp>
+#include <root_optim/root.hpp>
 #endif
 
 struct Complete {
