@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Prints include/root_optim/coefficients/shipped.hpp: fits families of spectra to the summary of
-// real momentum and designs the shipped coefficients for them.
+// Prints include/root_optim/coefficients/detail/shipped_triples.hpp: fits families of spectra to the
+// summary of real momentum and designs the shipped coefficients for them.
 //
-//   build/release/tools/default_coefficients > include/root_optim/coefficients/shipped.hpp
+//   build/release/tools/default_coefficients > include/root_optim/coefficients/detail/shipped_triples.hpp
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +12,7 @@
 
 #include <root_optim/coefficients/design/design.hpp>
 #include <root_optim/coefficients/design/shape_model.hpp>
+#include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 
 #include "momentum_spectra.hpp"
@@ -23,49 +24,26 @@ using namespace root_optim;
 constexpr char kHead[] = R"(// SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The shipped coefficients of AdaNewton, one schedule for every shape: written by
-// tools/default_coefficients.cpp, do not edit. Designed for matrices normalized by their
-// Schatten-8 norm, for the spectra of ShapeModel (shape_model.hpp) at 1024x1024, within the limits of
-// validation in float32 or in bfloat16. The published sets are in coefficients/published.hpp.
+// The data of coefficients/shipped.hpp: written by tools/default_coefficients.cpp, do not edit.
 #pragma once
 
-#include <c10/util/Exception.h>  // TORCH_CHECK
-
-#include <cstdint>
-#include <vector>
-
 #include <root_optim/coefficients/quintic.hpp>
-#include <root_optim/coefficients/spectrum.hpp>    // HeavyTail
-#include <root_optim/coefficients/validation.hpp>  // Precision
 #include <root_optim/version.hpp>
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
-
-/// Families of momentum spectra: median sigma over sigma_max and condition.
-)";
-
-constexpr char kSteps[] = R"(
-inline constexpr int64_t min_default_steps = 3;   ///< of a shipped schedule
-inline constexpr int64_t max_default_steps = 12;  ///< of a shipped schedule
-
 namespace detail {
+
+// clang-format off
+
+/// Families of momentum spectra: median sigma over sigma_max, and condition.
+inline constexpr double shipped_families[][2] = {
 )";
 
 constexpr char kTail[] = R"(
+// clang-format on
+
 }  // namespace detail
-
-/// Our triples for `steps` steps after Schatten-8 normalization. Those for bfloat16 are valid in every
-/// precision; those for float32 and float64, which are the same, have errors some percent smaller.
-/// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Quintics shipped_quintics(int64_t steps, Precision precision = Precision::BFloat16) {
-  TORCH_CHECK(steps >= min_default_steps && steps <= max_default_steps,
-              "root_optim::shipped_quintics: expected ", min_default_steps,
-              " <= steps <= ", max_default_steps, ", got ", steps);
-  return precision == Precision::BFloat16 ? detail::shipped_bfloat16_quintics(steps)
-                                          : detail::shipped_float32_quintics(steps);
-}
-
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
 )";
@@ -105,16 +83,17 @@ Design best_design(const ShapeModel& model, int64_t steps, Precision precision) 
   return best;
 }
 
-/// Prints the function with the schedules of a precision.
-void print_schedules(const ShapeModel& model, Precision precision, const char* name) {
+/// Prints the triples of a precision, with their figures.
+void print_triples(const ShapeModel& model, Precision precision, const char* name) {
   const Spectrum gaussian = gaussian_spectrum(1024, 1024, Normalization::Schatten8, 48);
-  std::printf("\ninline Quintics shipped_%s_quintics(int64_t steps) {\n", name);
-  std::printf("  // clang-format off\n  switch (steps) {\n");
-  for (int64_t steps = 3; steps <= 12; ++steps) {
+  std::printf("\n/// The triples for 3, 4, ..., 12 steps, one after the other.\n");
+  std::printf("inline constexpr Quintic shipped_%s[] = {\n", name);
+  for (int64_t steps = min_default_steps; steps <= max_default_steps; ++steps) {
     const Design design = best_design(model, steps, precision);
-    std::printf("    // slope %.4g, output in [%.3f, %.3f] for sigma >= .01, margin %.4f;\n",
-                design.report.slope, design.report.min_output, design.report.max_output,
-                design.report.margin);
+    std::printf(
+        "    // %d steps: slope %.4g, output in [%.3f, %.3f] for sigma >= .01, margin %.4f;\n",
+        static_cast<int>(steps), design.report.slope, design.report.min_output,
+        design.report.max_output, design.report.margin);
     std::printf("    // expected relative error: Gaussian %.4f, families",
                 std::sqrt(expected_mse(design.quintics, gaussian)));
     for (const HeavyTail& tail : model.tails) {
@@ -123,19 +102,12 @@ void print_schedules(const ShapeModel& model, Precision precision, const char* n
                       design.quintics,
                       heavy_tailed_spectrum(1024, Normalization::Schatten8, tail, 16, 128))));
     }
-    if (steps < 12) {
-      std::printf("\n    case %d: return {", static_cast<int>(steps));
-    } else {
-      std::printf("\n    default: return {");
+    std::printf("\n");
+    for (const Quintic& p : design.quintics) {
+      std::printf("    {%.17g, %.17g, %.17g},\n", p.a, p.b, p.c);
     }
-    for (size_t t = 0; t < design.quintics.size(); ++t) {
-      const Quintic& p = design.quintics[t];
-      std::printf("%s{%.17g, %.17g, %.17g}", t == 0 ? "" : ",\n                    ", p.a, p.b,
-                  p.c);
-    }
-    std::printf("};\n");
   }
-  std::printf("  }\n  // clang-format on\n}\n");
+  std::printf("};\n");
 }
 
 }  // namespace
@@ -143,14 +115,11 @@ void print_schedules(const ShapeModel& model, Precision precision, const char* n
 int main() {
   const ShapeModel model = fitted_model();
   std::fputs(kHead, stdout);
-  std::printf("inline std::vector<HeavyTail> momentum_families() {\n  return {");
   for (const HeavyTail& tail : model.tails) {
-    std::printf("%s{%.3g, %.3g}", &tail == model.tails.data() ? "" : ", ", tail.median,
-                tail.condition);
+    std::printf("    {%.3g, %.3g},\n", tail.median, tail.condition);
   }
-  std::printf("};\n}\n");
-  std::fputs(kSteps, stdout);
-  print_schedules(model, Precision::Float32, "float32");
-  print_schedules(model, Precision::BFloat16, "bfloat16");
+  std::printf("};\n");
+  print_triples(model, Precision::Float32, "float32");
+  print_triples(model, Precision::BFloat16, "bfloat16");
   std::fputs(kTail, stdout);
 }
