@@ -221,7 +221,7 @@ inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, 
 /// Failure:   failed [k], bool on the same device, is set for every matrix that has no factor: one with Inf or NaN
 ///            or with eigenvalues well below −c. Its sum is undefined, those of the others are not touched.
 ///            Nothing is thrown and nothing read back.
-/// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 1e-7/c in float32, as by LAPACK;
+/// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 1.2e-7/c in float32, as by LAPACK;
 ///            else from twice that at c = 1e-4 to thirty times at 2e-6.
 /// Complexity: 2 m³ FLOP in products, with triangular parts left out down to 1.5 m³, and leaves of 64 × 64;
 ///            `refine` adds 256 m². Off the CPU by LibTorch's Cholesky factorization.

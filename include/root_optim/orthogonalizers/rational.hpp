@@ -144,7 +144,11 @@ inline RationalOutput orthogonalize_rational(const at::Tensor& x, const Rational
   const bool in_bfloat16 =
       options.bfloat16_product && allows_bfloat16_product(report, limits.output_bound);
   const bool tall = x.size(1) > x.size(2);
-  const at::Tensor wide = tall ? x.transpose(1, 2) : x;
+  at::Tensor wide = tall ? x.transpose(1, 2) : x;
+  if (wide.element_size() < 4) {  // half precision is normalized in float32
+    wide = wide.to(at::kFloat);
+    scratch.overwrite = true;  // a copy
+  }
   at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, scratch), schedule,
                                                in_bfloat16, failed, scratch.workspace);
   if (tall) result = result.transpose(1, 2);
