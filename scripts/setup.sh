@@ -46,7 +46,7 @@ print_phases() {
 
 # ---- Packages of the distribution ------------------------------------------------------------------
 
-version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | sed -n 1p)" = "$2" ]; }
 
 install_packages() {  # install_packages PACKAGE...
   local become_root=()
@@ -149,7 +149,7 @@ set_up_build() {
   configure_options=("-DTorch_DIR=$(found torch_dir)"
                      "-DROOT_OPTIM_TORCH_ROOT=${ROOT_OPTIM_TORCH_ROOT:-}")
   printf 'LibTorch %s in %s\n%s, CMake %s, %d jobs%s\n' "$torch_version" "$torch_prefix" \
-    "$("${CXX:-c++}" --version | head -n 1)" "$cmake_version" "$jobs" \
+    "$("${CXX:-c++}" --version | sed -n 1p)" "$cmake_version" "$jobs" \
     "${CMAKE_CXX_COMPILER_LAUNCHER:+, ccache}"
 }
 

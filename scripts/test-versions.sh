@@ -328,7 +328,7 @@ for version in "${selected[@]}"; do
   [ -z "$table_only" ] || break
   read -r -a lane <<< "$(lane_of "$version")"
   standard=${lane[3]}
-  compiler=$("$(compiler_named "${lane[2]}")" --version | head -n 1)
+  compiler=$("$(compiler_named "${lane[2]}")" --version | sed -n 1p)
   definition="${lane[*]} | $compiler"
   folder=$versions/$version
   if [ -z "$force" ] && [[ "$(result "$version" outcome "$suffix")" == *passed* ]] &&

@@ -82,13 +82,14 @@ end_phase
 
 say "What took the time"
 print_phases
+# sed reads to the end: after head has closed the pipe, sort would die of it and this script with it.
 printf '\nSlowest to compile:\n'
 awk '!/^#/ { seconds[$4] = ($2 - $1) / 1000 }
      END { for (file in seconds) printf "%6.0f s  %s\n", seconds[file], file }' \
-  "$build_directory/.ninja_log" | sort -rn | head -n 5
+  "$build_directory/.ninja_log" | sort -rn | sed -n 1,5p
 printf '\nSlowest tests:\n'
 sed -n 's/.*<testcase name="\([^"]*\)".* time="\([0-9.]*\)".*/\2 \1/p' "$report" |
-  sort -rn | head -n 5 | awk '{ t = $1; $1 = ""; printf "%6.1f s %s\n", t, $0 }'
+  sort -rn | sed -n 1,5p | awk '{ t = $1; $1 = ""; printf "%6.1f s %s\n", t, $0 }'
 
 total=$(report_count "$report" tests)
 failed=$(report_count "$report" failures)
