@@ -13,10 +13,16 @@
 
 // The inline namespace of everything: one for each way to build the library, so that a program in which
 // some files are compiled against root_optim::compiled and others are not has two libraries, not a mixture.
+//
+// Functions that are no templates are declared in a header and defined in <wing>/detail/<name>_impl.hpp. A
+// program that uses the headers alone gets both, with inline definitions; root_optim::compiled defines
+// ROOT_OPTIM_COMPILED, and src/root_optim.cpp has the only definitions.
 #ifdef ROOT_OPTIM_COMPILED
 #define ROOT_OPTIM_NAMESPACE v0_compiled
+#define ROOT_OPTIM_INLINE
 #else
 #define ROOT_OPTIM_NAMESPACE v0
+#define ROOT_OPTIM_INLINE inline
 #endif
 
 namespace root_optim {

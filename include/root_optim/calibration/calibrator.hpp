@@ -8,8 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
-#include <ATen/ops/linalg_eigvalsh.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <c10/util/Exception.h>   // TORCH_CHECK
 
 #include <algorithm>
 #include <cstddef>
@@ -18,14 +17,11 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficients/design/design.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>
-#include <root_optim/core/finite.hpp>
 #include <root_optim/diagnostics/next_matrices.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
-#include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/version.hpp>
 
@@ -36,22 +32,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// rounding, which no schedule lifts. Empty for a zero matrix and for entries that are not finite.
 /// Complexity: one product and an eigendecomposition of the smaller side. Waits for the device.
 /// @throws c10::Error for other than one real floating-point matrix.
-inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
-  detail::check_matrices(matrix, "gram_singular_values");
-  TORCH_CHECK(matrix.dim() == 2,
-              "root_optim::gram_singular_values: expected one matrix, got shape ", matrix.sizes());
-  if (matrix.numel() == 0) return {};
-  at::Tensor x = detail::scale_by_max(matrix.detach().unsqueeze(0), at::kDouble)[0];
-  if (x.size(0) > x.size(1)) x = x.t();
-  // In this order: an eigenvalue solver may hang on NaN.
-  const at::Tensor gram = x.matmul(x.t());
-  const double trace = gram.trace().item<double>();
-  if (!detail::is_finite(trace) || trace <= 0) return {};
-  const at::Tensor sigma =
-      at::linalg_eigvalsh(gram).clamp_min_(0).sqrt_().to(at::kCPU).contiguous();
-  const double* values = sigma.data_ptr<double>();
-  return {values, values + sigma.numel()};
-}
+std::vector<double> gram_singular_values(const at::Tensor& matrix);
 
 /// Designs a table entry for measured spectra of a rows × cols matrix.
 ///
@@ -60,29 +41,9 @@ inline std::vector<double> gram_singular_values(const at::Tensor& matrix) {
 /// what it was not made from.
 /// @param warm_start a schedule of as many steps to start from as well, or empty.
 /// @throws c10::Error as `design_quintics`, and unless 0 <= gaussian_weight < 1.
-inline TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& seen, int64_t steps,
-                                   Precision precision = Precision::Float32,
-                                   double gaussian_weight = 0.1, Quintics warm_start = {}) {
-  TORCH_CHECK(gaussian_weight >= 0 && gaussian_weight < 1,
-              "root_optim::calibrated_entry: expected 0 <= gaussian_weight < 1, got ",
-              gaussian_weight);
-  std::vector<std::pair<double, Spectrum>> parts = {{1 - gaussian_weight, seen}};
-  if (gaussian_weight > 0) {
-    parts.emplace_back(gaussian_weight, gaussian_spectrum(rows, cols, Normalization::Schatten8));
-  }
-  DesignOptions options;
-  options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
-  options.warm_start = std::move(warm_start);
-  TableEntry entry;
-  entry.rows = rows;
-  entry.cols = cols;
-  entry.precision = precision;
-  entry.quintics = design_quintics(mixture(parts), options).quintics;
-  entry.origin = "calibrated";
-  entry.spectrum = seen;
-  return entry;
-}
+TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& seen, int64_t steps,
+                            Precision precision = Precision::Float32, double gaussian_weight = 0.1,
+                            Quintics warm_start = {});
 
 /// Settings of a Calibrator.
 struct CalibratorOptions {
@@ -221,3 +182,7 @@ class Calibrator {
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/calibration/detail/calibrator_impl.hpp>
+#endif

@@ -8,12 +8,9 @@
 // sets in coefficients/published.hpp.
 #pragma once
 
-#include <c10/util/Exception.h>  // TORCH_CHECK
-
 #include <cstdint>
 #include <vector>
 
-#include <root_optim/coefficients/detail/shipped_triples.hpp>
 #include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/spectrum.hpp>  // HeavyTail
@@ -28,25 +25,14 @@ inline constexpr int64_t max_default_steps = 12;  ///< of a shipped schedule
 /// Our triples for `steps` steps after Schatten-8 normalization. Those for bfloat16 are valid in every
 /// precision; those for float32 and float64, which are the same, have errors some percent smaller.
 /// @throws c10::Error unless min_default_steps <= steps <= max_default_steps.
-inline Quintics shipped_quintics(int64_t steps, Precision precision = Precision::BFloat16) {
-  TORCH_CHECK(steps >= min_default_steps && steps <= max_default_steps,
-              "root_optim::shipped_quintics: expected ", min_default_steps,
-              " <= steps <= ", max_default_steps, ", got ", steps);
-  const Quintic* const all =
-      precision == Precision::BFloat16 ? detail::shipped_bfloat16 : detail::shipped_float32;
-  const Quintic* const first =
-      all + (steps * (steps - 1) / 2 - 3);  // behind 3 + 4 + … + (steps − 1)
-  return {first, first + steps};
-}
+Quintics shipped_quintics(int64_t steps, Precision precision = Precision::BFloat16);
 
 /// Families of momentum spectra, fitted to momentum captured in training.
-inline std::vector<HeavyTail> momentum_families() {
-  std::vector<HeavyTail> families;
-  for (const auto& [median, condition] : detail::shipped_families) {
-    families.push_back({median, condition});
-  }
-  return families;
-}
+std::vector<HeavyTail> momentum_families();
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/coefficients/detail/shipped_impl.hpp>
+#endif

@@ -4,8 +4,6 @@
 // `Fields`, the plain form in which policies and options are compared and written to checkpoints.
 #pragma once
 
-#include <c10/util/Exception.h>  // TORCH_CHECK
-
 #include <cstdint>
 #include <map>
 #include <string>
@@ -37,12 +35,7 @@ class Fields {
     static_assert(std::is_constructible_v<Value, std::in_place_type_t<T>, T>,
                   "Fields::set: the value must be bool, int64_t, double, std::string, or a "
                   "std::vector of double, int64_t or std::string; convert it explicitly");
-    for (const char c : key) {
-      TORCH_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '"' && c != '\\',
-                  "root_optim::Fields::set: expected a key without double quotes, backslashes and "
-                  "control characters, got '",
-                  key, "'");
-    }
+    check_key(key);
     values_.insert_or_assign(key, Value(std::in_place_type<T>, std::move(value)));
   }
 
@@ -50,13 +43,8 @@ class Fields {
   /// @throws c10::Error if there is none, or if it is of another type than T.
   template <class T>
   const T& get(const std::string& key) const {
-    const auto found = values_.find(key);
-    TORCH_CHECK(found != values_.end(), "root_optim::Fields::get: expected a field named '", key,
-                "', got none");
-    const T* value = std::get_if<T>(&found->second);
-    TORCH_CHECK(value != nullptr, "root_optim::Fields::get: expected field '", key,
-                "' to be of the requested type, got alternative ", found->second.index(),
-                " of Fields::Value");
+    const T* value = std::get_if<T>(&at(key));
+    if (value == nullptr) refuse_type(key);
     return *value;
   }
 
@@ -64,32 +52,13 @@ class Fields {
   /// @throws c10::Error as `get`, and if the integer is out of that range.
   template <class Enum>
   Enum get_enum(const std::string& key, Enum last) const {
-    const int64_t value = get<int64_t>(key);
-    TORCH_CHECK(value >= 0 && value <= static_cast<int64_t>(last),
-                "root_optim::Fields::get_enum: expected field '", key, "' in [0, ",
-                static_cast<int64_t>(last), "], got ", value);
-    return static_cast<Enum>(value);
+    return static_cast<Enum>(enumerator(key, static_cast<int64_t>(last)));
   }
 
   /// Stores all of `fields` under `prefix` and a dot.
-  void insert(const std::string& prefix, const Fields& fields) {
-    for (const auto& [key, value] : fields.values_) {
-      std::string name = prefix + ".";
-      name += key;
-      values_.insert_or_assign(std::move(name), value);
-    }
-  }
+  void insert(const std::string& prefix, const Fields& fields);
   /// What `insert(prefix, …)` stored.
-  Fields nested(const std::string& prefix) const {
-    Fields fields;
-    const std::string start = prefix + ".";
-    for (const auto& [key, value] : values_) {
-      if (key.compare(0, start.size(), start) == 0) {
-        fields.values_.insert_or_assign(key.substr(start.size()), value);
-      }
-    }
-    return fields;
-  }
+  Fields nested(const std::string& prefix) const;
 
   /// Whether `key` has a value.
   bool contains(const std::string& key) const { return values_.count(key) != 0; }
@@ -102,8 +71,17 @@ class Fields {
   friend bool operator!=(const Fields& a, const Fields& b) { return !(a == b); }
 
  private:
+  static void check_key(const std::string& key);
+  const Value& at(const std::string& key) const;
+  [[noreturn]] void refuse_type(const std::string& key) const;
+  int64_t enumerator(const std::string& key, int64_t last) const;
+
   std::map<std::string, Value> values_;
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/core/detail/fields_impl.hpp>
+#endif

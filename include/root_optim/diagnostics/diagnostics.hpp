@@ -9,19 +9,15 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
-#include <ATen/ops/linalg_svdvals.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
-#include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <root_optim/core/policy.hpp>
-#include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/diagnostics/next_matrices.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
@@ -37,42 +33,19 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// With Y the exact polar factor of what X orthogonalizes, this is the relative error of the paper,
 /// and the root of `singular_value_mse` where X and Y share singular vectors.
 /// @throws c10::Error unless both are defined, of one shape and of a real dtype.
-inline double relative_error(const at::Tensor& x, const at::Tensor& truth) {
-  for (const at::Tensor& tensor : {x, truth}) {
-    TORCH_CHECK(tensor.defined() && !tensor.is_complex(),
-                "root_optim::relative_error: expected real tensors, got ",
-                tensor.defined() ? c10::toString(tensor.scalar_type()) : "an undefined one");
-  }
-  TORCH_CHECK(x.sizes() == truth.sizes(),
-              "root_optim::relative_error: expected tensors of one shape, got ", x.sizes(), " and ",
-              truth.sizes());
-  const at::Tensor exact = truth.to(at::kDouble);
-  const double error = x.to(at::kDouble).sub(exact).norm().item<double>();
-  const double norm = exact.norm().item<double>();
-  return norm > 0 ? error / norm : error;
-}
+double relative_error(const at::Tensor& x, const at::Tensor& truth);
 
 /// The singular values of a matrix, or of each matrix of a batch, in float64, descending.
 /// Shapes: [..., m, n] -> [..., min(m, n)].
 /// @throws c10::Error for other than real floating-point matrices, and if they hold Inf or NaN.
-inline at::Tensor singular_values(const at::Tensor& x) {
-  detail::check_matrices(x, "singular_values");
-  return at::linalg_svdvals(x.to(at::kDouble));
-}
+at::Tensor singular_values(const at::Tensor& x);
 
 /// mean (σ − 1)² over the singular values σ of an orthogonalized matrix X, or of a batch of them.
 ///
 /// For X made from a rank-deficient matrix the zero directions count with 1; compare with
 /// `exact_polar` there.
 /// @throws c10::Error for an empty matrix, and as `singular_values`.
-inline double singular_value_mse(const at::Tensor& x) {
-  detail::check_matrices(x, "singular_value_mse");
-  TORCH_CHECK(x.numel() > 0,
-              "root_optim::singular_value_mse: expected a matrix that is not empty, "
-              "got shape ",
-              x.sizes());
-  return singular_values(x).sub_(1.0).square_().mean().item<double>();
-}
+double singular_value_mse(const at::Tensor& x);
 
 /// How heavy the tails of a matrix's entries are, and so whether an outlier split has something to
 /// split.
@@ -93,26 +66,7 @@ struct TailStatistics {
 ///             nothing.
 /// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
 /// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
-inline TailStatistics tail_statistics(const at::Tensor& u) {
-  detail::check_matrices(u, "tail_statistics");
-  TORCH_CHECK(u.numel() > 0 && u.numel() == u.size(-2) * u.size(-1),
-              "root_optim::tail_statistics: expected one matrix that is not empty, got shape ",
-              u.sizes());
-  const at::Tensor magnitude = u.detach().reshape({u.size(-2), u.size(-1)}).to(at::kDouble).abs();
-  const double largest = magnitude.amax().item<double>();
-  if (largest == 0) return {0, std::numeric_limits<double>::infinity(), 0, 0};
-  const at::Tensor v = magnitude.div(largest);
-  const double square = v.square().mean().item<double>();
-  const int64_t count = (std::min)(v.numel(), std::max<int64_t>(2, v.numel() / 100));
-  const at::Tensor logs = std::get<0>(v.flatten().topk(count)).clamp_min(1e-300).log();
-  const double spread = count > 1 ? logs.sub(logs[-1]).sum().item<double>() : 0;
-  const at::Tensor pattern = v.mean(1, /*keepdim=*/true).mul(v.mean(0, /*keepdim=*/true));
-  return {v.pow(4).mean().item<double>() / (square * square) - 3,
-          spread > 0 ? static_cast<double>(count - 1) / spread
-                     : std::numeric_limits<double>::infinity(),
-          1 / std::sqrt(square),
-          v.div(pattern.clamp_min(1e-300)).amax().item<double>() * v.mean().item<double>()};
-}
+TailStatistics tail_statistics(const at::Tensor& u);
 
 /// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
 struct GradientFaults {
@@ -219,24 +173,11 @@ std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) 
 }
 
 /// The reports as a table, one line for each.
-inline std::string to_string(const std::vector<MatrixReport>& reports) {
-  size_t width = 9;
-  for (const MatrixReport& report : reports) width = (std::max)(width, report.name.size());
-  std::string table = fmt::format(
-      "{:<{}} {:>5} {:>11} {:>8} {:>7} {:>7} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n",
-      "parameter", width, "block", "shape", "kurtosis", "tail", "max/rms", "/pattern", "threshold",
-      "outliers", "‖O‖/‖U‖", "cosine", "sigma_max", "error", "lr scale");
-  for (const MatrixReport& r : reports) {
-    table += fmt::format(
-        "{:<{}} {:>5} {:>11} {:>8.1f} {:>7.2f} {:>7.1f} {:>9.1f} {:>10.3e} {:>8.2f}% {:>9.4f} "
-        "{:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
-        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.tails.excess_kurtosis,
-        r.tails.tail_index, r.tails.max_over_rms, r.tails.max_over_pattern, r.threshold,
-        100 * r.outlier_share, r.outlier_norm, r.direction_cosine, r.spectral_norm,
-        r.relative_error, r.learning_rate_scale);
-  }
-  return table;
-}
+std::string to_string(const std::vector<MatrixReport>& reports);
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/diagnostics/detail/diagnostics_impl.hpp>
+#endif

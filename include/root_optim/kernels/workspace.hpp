@@ -5,11 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_strided.h>
-#include <c10/core/ScalarType.h>  // elementSize
 
-#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <vector>
@@ -32,29 +28,9 @@ class Workspace {
 
   /// An uninitialized tensor in the smallest free block that is large enough, or in a new one.
   at::Tensor empty(c10::IntArrayRef sizes, c10::IntArrayRef strides,
-                   const at::TensorOptions& options) {
-    size_t bytes = c10::elementSize(c10::typeMetaToScalarType(options.dtype()));
-    for (const int64_t size : sizes) bytes *= static_cast<size_t>(size);
-    const at::Tensor* best = nullptr;
-    for (const at::Tensor& block : blocks_) {
-      if (is_free(block) && block.nbytes() >= bytes &&
-          (best == nullptr || block.nbytes() < best->nbytes())) {
-        best = &block;
-      }
-    }
-    if (best == nullptr) {
-      make_room(bytes);
-      blocks_.push_back(at::empty({static_cast<int64_t>(bytes)}, options.dtype(at::kByte)));
-      best = &blocks_.back();
-    }
-    return at::empty({0}, options).set_(best->storage(), 0, sizes, strides);
-  }
+                   const at::TensorOptions& options);
 
-  size_t bytes() const {
-    size_t sum = 0;
-    for (const at::Tensor& block : blocks_) sum += block.nbytes();
-    return sum;
-  }
+  size_t bytes() const;
 
   void release() { blocks_.clear(); }
 
@@ -62,13 +38,7 @@ class Workspace {
   static bool is_free(const at::Tensor& block) { return block.storage().use_count() == 1; }
 
   /// Gives up free blocks, all of them too small, the smallest first.
-  void make_room(size_t bytes) {
-    std::sort(blocks_.begin(), blocks_.end(),
-              [](const at::Tensor& a, const at::Tensor& b) { return a.nbytes() < b.nbytes(); });
-    for (auto block = blocks_.begin(); block != blocks_.end() && this->bytes() + bytes > limit_;) {
-      block = is_free(*block) ? blocks_.erase(block) : block + 1;
-    }
-  }
+  void make_room(size_t bytes);
 
   std::vector<at::Tensor> blocks_;  // one-dimensional, bytes
   size_t limit_ = (std::numeric_limits<size_t>::max)();
@@ -77,26 +47,16 @@ class Workspace {
 namespace detail {
 
 /// An uninitialized tensor, on the CPU from the workspace, if there is one.
-inline at::Tensor temporary(Workspace* workspace, c10::IntArrayRef sizes,
-                            const at::TensorOptions& options) {
-  if (workspace == nullptr || !options.device().is_cpu()) return at::empty(sizes, options);
-  std::vector<int64_t> strides(sizes.size());
-  int64_t stride = 1;
-  for (size_t d = sizes.size(); d-- > 0; stride *= (std::max<int64_t>)(sizes[d], 1)) {
-    strides[d] = stride;
-  }
-  return workspace->empty(sizes, strides, options);
-}
+at::Tensor temporary(Workspace* workspace, c10::IntArrayRef sizes,
+                     const at::TensorOptions& options);
 
 /// The same with the sizes of x and, if they leave no gaps, its strides.
-inline at::Tensor temporary_like(Workspace* workspace, const at::Tensor& x) {
-  if (!x.is_non_overlapping_and_dense()) return temporary(workspace, x.sizes(), x.options());
-  if (workspace == nullptr || !x.is_cpu()) {
-    return at::empty_strided(x.sizes(), x.strides(), x.options());
-  }
-  return workspace->empty(x.sizes(), x.strides(), x.options());
-}
+at::Tensor temporary_like(Workspace* workspace, const at::Tensor& x);
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/kernels/detail/workspace_impl.hpp>
+#endif

@@ -84,14 +84,9 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
 
   /// Groups with options keep them; groups without take `defaults`.
   /// @throws c10::Error as `add_param_group`.
-  explicit OrthogonalizedOptimizer(const std::vector<Group>& param_groups, Options defaults = {})
-      : Optimizer(std::vector<Group>{}, std::make_unique<Options>(checked(std::move(defaults)))) {
-    for (const Group& group : param_groups) add_param_group(group);
-  }
+  explicit OrthogonalizedOptimizer(const std::vector<Group>& param_groups, Options defaults = {});
   /// One group with `defaults`.
-  explicit OrthogonalizedOptimizer(std::vector<at::Tensor> params, Options defaults = {})
-      : OrthogonalizedOptimizer(std::vector<Group>{Group(std::move(params))}, std::move(defaults)) {
-  }
+  explicit OrthogonalizedOptimizer(std::vector<at::Tensor> params, Options defaults = {});
 
   /// Adds a group of parameters, at any time.
   /// @throws c10::Error if its options are of another type or out of range, if a parameter is
@@ -119,16 +114,32 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   void load(torch::serialize::InputArchive& archive) override;
 
  private:
-  static Options checked(Options options) {
-    options.validate();
-    return options;
-  }
+  static Options checked(Options options);
 
   size_t groups_added_ = 0;
   Workspace workspace_;
 };
 
 // ---------------------------------------------------------------------------------------------------
+
+template <class F, class O>
+typename OrthogonalizedOptimizer<F, O>::Options OrthogonalizedOptimizer<F, O>::checked(
+    Options options) {
+  options.validate();
+  return options;
+}
+
+template <class F, class O>
+OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(const std::vector<Group>& param_groups,
+                                                       Options defaults)
+    : Optimizer(std::vector<Group>{}, std::make_unique<Options>(checked(std::move(defaults)))) {
+  for (const Group& group : param_groups) add_param_group(group);
+}
+
+template <class F, class O>
+OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(std::vector<at::Tensor> params,
+                                                       Options defaults)
+    : OrthogonalizedOptimizer(std::vector<Group>{Group(std::move(params))}, std::move(defaults)) {}
 
 template <class F, class O>
 void OrthogonalizedOptimizer<F, O>::add_param_group(const Group& group) {

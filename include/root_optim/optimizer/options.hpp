@@ -171,40 +171,19 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   }
 
   /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
-  void validate() const {
-    each_option([this](const char* name, int64_t, OnLoad, auto member, const auto& range) {
-      range(name, this->*member);
-    });
-  }
+  void validate() const;
 
   /// Every option that checkpoints keep, and the settings of both policies, by name.
-  Fields fields() const {
-    Fields out;
-    each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
-      if (on_load != OnLoad::Kept) detail::store(out, name, this->*member);
-    });
-    return out;
-  }
+  Fields fields() const;
 
   /// The inverse of `fields`. Options that checkpoints do not keep are as constructed.
   /// @throws c10::Error if a field is missing, of another type or out of range, or if other policies
   /// wrote the fields.
-  static OrthogonalizedOptions from_fields(const Fields& in) {
-    OrthogonalizedOptions options;
-    each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto& range) {
-      if (on_load != OnLoad::Kept) detail::read(in, name, options.*member, range);
-    });
-    options.validate();
-    return options;
-  }
+  static OrthogonalizedOptions from_fields(const Fields& in);
 
   // LibTorch's interface of options.
-  void serialize(torch::serialize::InputArchive& archive) override {
-    *this = from_fields(detail::read_fields(archive));
-  }
-  void serialize(torch::serialize::OutputArchive& archive) const override {
-    detail::write_fields(archive, fields());
-  }
+  void serialize(torch::serialize::InputArchive& archive) override;
+  void serialize(torch::serialize::OutputArchive& archive) const override;
   double get_lr() const override { return lr_; }
   void set_lr(const double lr) override { lr_ = lr; }
 
@@ -215,6 +194,44 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     return !(a == b);
   }
 };
+
+// ---------------------------------------------------------------------------------------------------
+
+template <class F, class O>
+void OrthogonalizedOptions<F, O>::validate() const {
+  each_option([this](const char* name, int64_t, OnLoad, auto member, const auto& range) {
+    range(name, this->*member);
+  });
+}
+
+template <class F, class O>
+Fields OrthogonalizedOptions<F, O>::fields() const {
+  Fields out;
+  each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
+    if (on_load != OnLoad::Kept) detail::store(out, name, this->*member);
+  });
+  return out;
+}
+
+template <class F, class O>
+OrthogonalizedOptions<F, O> OrthogonalizedOptions<F, O>::from_fields(const Fields& in) {
+  OrthogonalizedOptions options;
+  each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto& range) {
+    if (on_load != OnLoad::Kept) detail::read(in, name, options.*member, range);
+  });
+  options.validate();
+  return options;
+}
+
+template <class F, class O>
+void OrthogonalizedOptions<F, O>::serialize(torch::serialize::InputArchive& archive) {
+  *this = from_fields(detail::read_fields(archive));
+}
+
+template <class F, class O>
+void OrthogonalizedOptions<F, O>::serialize(torch::serialize::OutputArchive& archive) const {
+  detail::write_fields(archive, fields());
+}
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -6,15 +6,12 @@
 // coefficients/published.hpp.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include <root_optim/coefficients/form.hpp>
 #include <root_optim/coefficients/precision.hpp>
-#include <root_optim/coefficients/quintic.hpp>     // Quintics
-#include <root_optim/coefficients/validation.hpp>  // gram_run_length
+#include <root_optim/coefficients/quintic.hpp>  // Quintics
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -44,20 +41,11 @@ inline double symmetric_cost(int64_t blocks) { return blocks > 1 ? 0.8 : 1.0; }
 namespace detail {
 
 /// (2 + 2s)m²n + 2s·m³ of a direct step, m = min(rows, cols), s the share of a symmetric product.
-inline double direct_step(int64_t rows, int64_t cols, double s) {
-  const double m = static_cast<double>((std::min)(rows, cols));
-  const double n = static_cast<double>((std::max)(rows, cols));
-  return (2 + 2 * s) * m * m * n + 2 * s * m * m * m;
-}
+double direct_step(int64_t rows, int64_t cols, double s);
 
 /// (2 + 2s)m²n + (2sk + 6(k − 1))m³ of a run of k steps in Gram space. (XXᵀ and R² for every step,
 /// symmetric; Q and two products for the next R for every step but one; and QX.)
-inline double gram_run(int64_t rows, int64_t cols, int64_t steps, double s) {
-  const double m = static_cast<double>((std::min)(rows, cols));
-  const double n = static_cast<double>((std::max)(rows, cols));
-  const auto k = static_cast<double>(steps);
-  return (2 + 2 * s) * m * m * n + (2 * s * k + 6 * (k - 1)) * m * m * m;
-}
+double gram_run(int64_t rows, int64_t cols, int64_t steps, double s);
 
 }  // namespace detail
 
@@ -68,14 +56,7 @@ inline double direct_flops(int64_t rows, int64_t cols, int64_t steps, int64_t bl
 }
 
 /// FLOP of runs of k steps in Gram space: (2 + 2s)m²n + (2sk + 6(k − 1))m³ each.
-inline double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>& runs,
-                         int64_t blocks = 1) {
-  double flops = 0;
-  for (const int64_t run : runs) {
-    flops += detail::gram_run(rows, cols, run, symmetric_share(blocks));
-  }
-  return flops;
-}
+double gram_flops(int64_t rows, int64_t cols, const std::vector<int64_t>& runs, int64_t blocks = 1);
 
 /// Blocks a side for symmetric products of m × m matrices: 4 from m = 512 on, where they save time on
 /// CPUs as well as FLOP; 1 below and in bfloat16, where they lose time.
@@ -90,14 +71,7 @@ inline int64_t symmetric_blocks(int64_t m, Precision precision) {
 /// Measured in float32 (512×2048, shipped schedules), the difference to the direct form: captured
 /// momentum, nine steps in runs of 4 + 5, 1.6e-3 of ‖UVᵀ‖_F; with .2 in place of .1, 5 + 4, 2.3e-3;
 /// rank 32 over noise, 3e-4 and 2.2e-3. Eight steps in one run diverge on condition 1e10.
-inline std::vector<int64_t> gram_runs(const Quintics& schedule, Precision precision) {
-  const double rounding = precision == Precision::Float64 ? 2.2e-16 : 1.2e-7;
-  std::vector<int64_t> runs;
-  for (size_t first = 0; first < schedule.size(); first += static_cast<size_t>(runs.back())) {
-    runs.push_back(gram_run_length(schedule, first, rounding, /*tolerance=*/0.1));
-  }
-  return runs;
-}
+std::vector<int64_t> gram_runs(const Quintics& schedule, Precision precision);
 
 /// Decides how to carry out a schedule on a rows × cols matrix.
 ///
@@ -105,22 +79,12 @@ inline std::vector<int64_t> gram_runs(const Quintics& schedule, Precision precis
 /// even if Gram is asked for: its Gram matrix has eigenvalues of about −.01, so that five steps in
 /// one run reach errors of 1e11 on heavy-tailed spectra, and a restart at every step costs more than
 /// the direct form and still left the output bound (3.3 after 12 steps).
-inline IterationPlan plan_iteration(int64_t rows, int64_t cols, const Quintics& schedule,
-                                    Precision precision, Form form = Form::Auto) {
-  const auto steps = static_cast<int64_t>(schedule.size());
-  const int64_t blocks = symmetric_blocks((std::min)(rows, cols), precision);
-  const double share = symmetric_cost(blocks);
-  IterationPlan direct{Form::Direct, std::vector<int64_t>(schedule.size(), 1), blocks,
-                       direct_flops(rows, cols, steps, blocks),
-                       static_cast<double>(steps) * detail::direct_step(rows, cols, share)};
-  if (form == Form::Direct || precision == Precision::BFloat16) {
-    return direct;
-  }
-  IterationPlan gram{Form::Gram, gram_runs(schedule, precision), blocks, 0, 0};
-  gram.flops = gram_flops(rows, cols, gram.runs, blocks);
-  for (const int64_t run : gram.runs) gram.cost += detail::gram_run(rows, cols, run, share);
-  return form == Form::Gram || gram.cost < direct.cost ? gram : direct;
-}
+IterationPlan plan_iteration(int64_t rows, int64_t cols, const Quintics& schedule,
+                             Precision precision, Form form = Form::Auto);
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/orthogonalizers/detail/iteration_plan_impl.hpp>
+#endif

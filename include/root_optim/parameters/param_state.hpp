@@ -6,17 +6,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
-#include <torch/arg.h>           // TORCH_ARG
+#include <torch/arg.h>  // TORCH_ARG
 #include <torch/optim/optimizer.h>
 
 #include <array>
 #include <cstdint>
-#include <cstring>
-#include <utility>
 
-#include <root_optim/core/archive.hpp>
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
 
@@ -66,44 +61,15 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   };
 
   /// All slots, in the order in which checkpoints keep them.
-  static const std::array<Slot, 7>& slot_list() {
-    static const std::array<Slot, 7> all = {{
-        {"momentum_buffer", &ParamState::momentum_buffer_, Rule::Orthogonalized, Kind::Values, 1},
-        {"exp_avg", &ParamState::exp_avg_, Rule::AdamW, Kind::Values, 1},
-        {"exp_avg_sq", &ParamState::exp_avg_sq_, Rule::AdamW, Kind::Values, 1},
-        {"skipped", &ParamState::skipped_, Rule::Auto, Kind::Count, 2},
-        {"non_finite", &ParamState::non_finite_, Rule::Auto, Kind::Count, 2},
-        {"row_moment", &ParamState::row_moment_, Rule::Orthogonalized, Kind::Rows, 4},
-        {"column_moment", &ParamState::column_moment_, Rule::Orthogonalized, Kind::Columns, 4},
-    }};
-    return all;
-  }
+  static const std::array<Slot, 7>& slot_list();
 
   /// The tensor of a slot.
-  at::Tensor& slot(const char* name) {
-    for (const Slot& slot : slot_list()) {
-      if (std::strcmp(name, slot.name) == 0) return this->*slot.tensor;
-    }
-    TORCH_CHECK(false, "root_optim::ParamState::slot: expected the name of a slot, got '", name,
-                "'");
-  }
+  at::Tensor& slot(const char* name);
 
-  // LibTorch's interface of parameter state.
-  void serialize(torch::serialize::InputArchive& archive) override {
-    ParamState read;
-    c10::IValue step;
-    archive.read("step", step);
-    TORCH_CHECK(step.isInt(), "root_optim::load: expected an integer step, got ", step.tagKind());
-    read.step_ = step.toInt();
-    for (const Slot& slot : slot_list()) detail::read_tensor(archive, slot.name, read.*slot.tensor);
-    *this = std::move(read);
-  }
-  void serialize(torch::serialize::OutputArchive& archive) const override {
-    archive.write("step", c10::IValue(step_));
-    for (const Slot& slot : slot_list()) {
-      if ((this->*slot.tensor).defined()) archive.write(slot.name, this->*slot.tensor);
-    }
-  }
+  // LibTorch's interface of parameter state. Virtual functions are defined in their class: GCC would put
+  // the class into every object file of a program that uses the headers alone.
+  void serialize(torch::serialize::InputArchive& archive) override { read(archive); }
+  void serialize(torch::serialize::OutputArchive& archive) const override { write(archive); }
 
   friend bool operator==(const ParamState& a, const ParamState& b) {
     if (a.step_ != b.step_) return false;
@@ -113,7 +79,15 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
     }
     return true;
   }
+
+ private:
+  void read(torch::serialize::InputArchive& archive);
+  void write(torch::serialize::OutputArchive& archive) const;
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/parameters/detail/param_state_impl.hpp>
+#endif

@@ -8,15 +8,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>   // TORCH_CHECK
-#include <c10/util/StringUtil.h>  // c10::str
-#include <fmt/format.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/nn/module.h>
 #include <torch/optim/optimizer.h>  // OptimizerParamGroup
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
 #include <iterator>  // begin
 #include <memory>
 #include <ostream>
@@ -36,25 +32,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Columns name | shape | rule | layout | reason, aligned, one line an entry.
-inline std::string format_entries(const std::vector<RoutingEntry>& entries) {
-  using Row = std::array<std::string, 5>;
-  std::vector<Row> rows{{"parameter", "shape", "rule", "layout", "reason"}};
-  for (const RoutingEntry& entry : entries) {
-    const bool matrix = entry.rule == Rule::Orthogonalized;
-    rows.push_back({entry.name, c10::str(entry.shape()), to_string(entry.rule),
-                    matrix ? to_string(entry.layout) : "-", entry.reason});
-  }
-  std::array<size_t, 4> width{};
-  for (const Row& row : rows) {
-    for (size_t i = 0; i < width.size(); ++i) width[i] = (std::max)(width[i], row[i].size());
-  }
-  std::string text;
-  for (const Row& row : rows) {
-    text += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", row[0], width[0], row[1], width[1],
-                        row[2], width[2], row[3], width[3], row[4]);
-  }
-  return text;
-}
+std::string format_entries(const std::vector<RoutingEntry>& entries);
 
 }  // namespace detail
 
@@ -76,19 +54,7 @@ class RoutingTable {
   ///
   /// Order: the orthogonalized groups, the one with the default layout first and the others as they
   /// first appear in the table; AdamW last. Rules and layouts that no parameter has make no group.
-  std::vector<torch::optim::OptimizerParamGroup> groups() const {
-    std::vector<MatrixLayout> layouts{MatrixLayout()};
-    for (const RoutingEntry& entry : entries_) {
-      if (entry.rule == Rule::Orthogonalized &&
-          std::find(layouts.begin(), layouts.end(), entry.layout) == layouts.end()) {
-        layouts.push_back(entry.layout);
-      }
-    }
-    std::vector<torch::optim::OptimizerParamGroup> result;
-    for (const MatrixLayout& layout : layouts) add_group(result, Rule::Orthogonalized, layout);
-    add_group(result, Rule::AdamW, MatrixLayout());
-    return result;
-  }
+  std::vector<torch::optim::OptimizerParamGroup> groups() const;
 
   /// The table as text for logs, one line for each parameter.
   std::string to_string() const { return detail::format_entries(entries_); }
@@ -99,23 +65,42 @@ class RoutingTable {
 
  private:
   void add_group(std::vector<torch::optim::OptimizerParamGroup>& groups, Rule rule,
-                 const MatrixLayout& layout) const {
-    std::vector<at::Tensor> parameters;
-    std::vector<std::string> names;
-    for (const RoutingEntry& entry : entries_) {
-      if (entry.rule != rule || (rule == Rule::Orthogonalized && entry.layout != layout)) continue;
-      parameters.push_back(entry.parameter);
-      names.push_back(entry.name);
-    }
-    if (parameters.empty()) return;
-    auto options = std::make_unique<Options>(options_);
-    options->rule(rule).layout(layout).names(std::move(names));
-    groups.emplace_back(std::move(parameters), std::move(options));
-  }
+                 const MatrixLayout& layout) const;
 
   std::vector<RoutingEntry> entries_;
   Options options_;
 };
+
+template <class Options>
+std::vector<torch::optim::OptimizerParamGroup> RoutingTable<Options>::groups() const {
+  std::vector<MatrixLayout> layouts{MatrixLayout()};
+  for (const RoutingEntry& entry : entries_) {
+    if (entry.rule == Rule::Orthogonalized &&
+        std::find(layouts.begin(), layouts.end(), entry.layout) == layouts.end()) {
+      layouts.push_back(entry.layout);
+    }
+  }
+  std::vector<torch::optim::OptimizerParamGroup> result;
+  for (const MatrixLayout& layout : layouts) add_group(result, Rule::Orthogonalized, layout);
+  add_group(result, Rule::AdamW, MatrixLayout());
+  return result;
+}
+
+template <class Options>
+void RoutingTable<Options>::add_group(std::vector<torch::optim::OptimizerParamGroup>& groups,
+                                      Rule rule, const MatrixLayout& layout) const {
+  std::vector<at::Tensor> parameters;
+  std::vector<std::string> names;
+  for (const RoutingEntry& entry : entries_) {
+    if (entry.rule != rule || (rule == Rule::Orthogonalized && entry.layout != layout)) continue;
+    parameters.push_back(entry.parameter);
+    names.push_back(entry.name);
+  }
+  if (parameters.empty()) return;
+  auto options = std::make_unique<Options>(options_);
+  options->rule(rule).layout(layout).names(std::move(names));
+  groups.emplace_back(std::move(parameters), std::move(options));
+}
 
 namespace detail {
 
@@ -203,3 +188,7 @@ std::vector<torch::optim::OptimizerParamGroup> param_groups(
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/parameters/detail/routing_table_impl.hpp>
+#endif

@@ -8,10 +8,8 @@
 
 #include <c10/util/ArrayRef.h>  // IntArrayRef
 
-#include <algorithm>  // minmax
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include <root_optim/parameters/layout.hpp>  // MatrixLayout, MatrixShape, matrix_shapes
 #include <root_optim/version.hpp>
@@ -38,28 +36,7 @@ struct Suitability {
 /// AdamW if the rank is below 2 or any one matrix has a smaller side < `min_matrix_side` (empty
 /// matrices included) or an aspect > `max_matrix_aspect`; else orthogonalization.
 /// @throws c10::Error if the layout does not fit the shape.
-inline Suitability matrix_suitability(c10::IntArrayRef shape, const MatrixLayout& layout) {
-  if (shape.size() < 2) return {false, "rank " + std::to_string(shape.size())};
-  const auto text = [](MatrixShape matrix) {
-    return std::to_string(matrix.rows) + "x" + std::to_string(matrix.cols);
-  };
-  const std::vector<MatrixShape> matrices = matrix_shapes(shape, layout);
-  bool alike = true;
-  for (const MatrixShape& matrix : matrices) {
-    const auto [shorter, longer] = std::minmax(matrix.rows, matrix.cols);
-    if (shorter < min_matrix_side) {
-      return {false, text(matrix) + " (side < " + std::to_string(min_matrix_side) + ")"};
-    }
-    if (longer > max_matrix_aspect * shorter) {
-      return {false, text(matrix) + " (aspect > " + std::to_string(max_matrix_aspect) + ")"};
-    }
-    alike = alike && matrix == matrices.front();
-  }
-  if (matrices.size() == 1 && !layout.batch()) return {true, text(matrices.front())};
-  if (!alike) return {true, std::to_string(matrices.size()) + " matrices of several shapes"};
-  return {true, (layout.batch() ? "a batch" : std::to_string(matrices.size())) + " of " +
-                    text(matrices.front())};
-}
+Suitability matrix_suitability(c10::IntArrayRef shape, const MatrixLayout& layout);
 
 /// Judges a tensor of which nothing but the shape is known, by `matrix_suitability`. A tensor of rank
 /// >= 3 with size(1) == 1, the shape of a depthwise kernel, follows AdamW, too.
@@ -68,14 +45,11 @@ inline Suitability matrix_suitability(c10::IntArrayRef shape, const MatrixLayout
 /// (parameters/routing_table.hpp). So does a layout: then more than the shape is known, and this second
 /// rule does not apply. Otherwise `Rule::Orthogonalized` overrides the verdict.
 /// @throws c10::Error if the layout does not fit the shape.
-inline Suitability suitability(c10::IntArrayRef shape, const MatrixLayout& layout) {
-  Suitability verdict = matrix_suitability(shape, layout);
-  if (shape.size() < 3 || layout != MatrixLayout()) return verdict;
-  if (verdict.orthogonalize && shape[1] == 1) {
-    return {false, "shape of a depthwise kernel: size(1) = 1"};
-  }
-  return {verdict.orthogonalize, "flattened to " + verdict.reason};
-}
+Suitability suitability(c10::IntArrayRef shape, const MatrixLayout& layout);
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/parameters/detail/suitability_impl.hpp>
+#endif

@@ -7,7 +7,6 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/ConstexprCrc.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
-#include <fmt/format.h>
 
 #include <cstdint>
 #include <cstring>
@@ -16,7 +15,8 @@
 #include <variant>
 #include <vector>
 
-#include <root_optim/core/policy.hpp>  // Fields
+#include <root_optim/checkpoint/detail/hex_digits.hpp>
+#include <root_optim/core/fields.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -82,7 +82,7 @@ inline constexpr char digest_prefix[] = "root_optim crc64 ";
 inline constexpr size_t digest_size = sizeof(digest_prefix) - 1 + 16;
 
 inline std::string digest_of(const char* bytes, size_t size) {
-  return fmt::format("{}{:016x}", digest_prefix, crc64(bytes, size));
+  return digest_prefix + hex_digits(crc64(bytes, size));
 }
 
 /// Whether a zip file whose comment has `comment` bytes ends where `bytes` end.

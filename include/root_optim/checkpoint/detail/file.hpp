@@ -4,24 +4,9 @@
 // Whole files: read, and replaced so that a program killed in between leaves the old one or the new.
 #pragma once
 
-#include <c10/util/Exception.h>  // TORCH_CHECK
-#include <fmt/format.h>
-
-#include <exception>
-#include <filesystem>
-#include <fstream>
-#include <ios>
 #include <istream>
-#include <iterator>
 #include <ostream>
-#include <random>
 #include <string>
-#include <system_error>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
-#include <unistd.h>
-#endif
 
 #include <root_optim/version.hpp>
 
@@ -30,50 +15,16 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// What is left in a stream.
-inline std::string read_all(std::istream& from, const char* who) {
-  TORCH_CHECK(!from.fail(), "root_optim::", who,
-              ": expected a stream that can be read, got one that has failed");
-  try {
-    return {std::istreambuf_iterator<char>(from), std::istreambuf_iterator<char>()};
-  } catch (const std::exception& error) {  // of the stream's buffer: a disk, a connection
-    TORCH_CHECK(false, "root_optim::", who, ": expected a stream that can be read, got '",
-                error.what(), "'");
-  }
-}
+std::string read_all(std::istream& from, const char* who);
 
 /// Puts bytes into a stream.
-inline void write_all(std::ostream& to, const std::string& bytes, const char* who) {
-  const auto expect = [&](bool written, const char* got) {
-    TORCH_CHECK(written, "root_optim::", who, ": expected a stream that takes ", bytes.size(),
-                " bytes, got ", got);
-  };
-  try {
-    to.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
-  } catch (const std::exception& error) {  // std::ostream::exceptions
-    expect(false, error.what());
-  }
-  expect(to.good(), "a failure");
-}
-inline std::string read_all(const std::string& path, const char* who) {
-  std::ifstream file(path, std::ios::binary);
-  std::error_code error;
-  TORCH_CHECK(file.is_open() && !std::filesystem::is_directory(path, error), "root_optim::", who,
-              ": expected a file that can be read, got '", path, "'");
-  return read_all(file, who);
-}
+void write_all(std::ostream& to, const std::string& bytes, const char* who);
+
+/// All of a file.
+std::string read_all(const std::string& path, const char* who);
 
 /// Asks the system to put a file, or the entries of a directory, onto the disk.
-inline bool sync_to_disk(const std::string& path) {
-#if defined(__unix__) || defined(__APPLE__)
-  const int descriptor = ::open(path.c_str(), O_RDONLY);
-  if (descriptor < 0) return false;
-  const bool synced = ::fsync(descriptor) == 0;
-  return ::close(descriptor) == 0 && synced;
-#else
-  static_cast<void>(path);
-  return true;
-#endif
-}
+bool sync_to_disk(const std::string& path);
 
 /// Writes a file, or all of `bytes` to what else has the name `path`.
 ///
@@ -82,42 +33,12 @@ inline bool sync_to_disk(const std::string& path) {
 /// old bytes or all of the new, and of several writers the last one's. A symbolic link is followed,
 /// permissions are kept. Devices and pipes are written directly.
 /// @throws c10::Error if it cannot be written; an old file is then as it was.
-inline void replace_file(const std::string& path, const std::string& bytes, const char* who) {
-  namespace fs = std::filesystem;
-  const auto write = [&](const std::string& to) {
-    std::ofstream file(to, std::ios::binary);
-    TORCH_CHECK(file.is_open(), "root_optim::", who, ": expected a path that can be written, got '",
-                path, "'");
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush();
-    TORCH_CHECK(file.good(), "root_optim::", who, ": expected '", path, "' to take ", bytes.size(),
-                " bytes, got a failure");
-  };
-  std::error_code error;
-  const bool exists = fs::exists(path, error);
-  if (exists && !fs::is_regular_file(path, error)) return write(path);
-
-  const fs::path target = exists ? fs::canonical(path, error) : fs::path(path);
-  TORCH_CHECK(!target.empty(), "root_optim::", who, ": expected a path that can be written, got '",
-              path, "'");
-  std::random_device random;
-  const std::string partial =
-      fmt::format("{}.{:08x}{:08x}.partial", target.string(), random(), random());
-  try {
-    write(partial);
-    TORCH_CHECK(sync_to_disk(partial), "root_optim::", who, ": expected '", path,
-                "' to reach the disk, got a failure");
-    if (exists) fs::permissions(partial, fs::status(target, error).permissions(), error);
-    fs::rename(partial, target, error);
-    TORCH_CHECK(!error, "root_optim::", who, ": expected a path that can be written, got '", path,
-                "': ", error.message());
-  } catch (...) {
-    fs::remove(partial, error);
-    throw;
-  }
-  const fs::path directory = target.parent_path();
-  sync_to_disk(directory.empty() ? "." : directory.string());
-}
+void replace_file(const std::string& path, const std::string& bytes, const char* who);
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/checkpoint/detail/file_impl.hpp>
+#endif

@@ -6,9 +6,6 @@
 // coefficients/design/design.hpp; the schedules that it gave for all shapes, in coefficients/shipped.hpp.
 #pragma once
 
-#include <c10/util/Exception.h>  // TORCH_CHECK
-
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -16,7 +13,6 @@
 #include <root_optim/coefficients/design/design.hpp>
 #include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
-#include <root_optim/coefficients/validation.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -33,44 +29,19 @@ struct ShapeModel {
 /// The model's spectra for a rows × cols matrix after Schatten-8 normalization, with their weights.
 /// @throws c10::Error unless rows, cols >= 1, 0 <= gaussian_weight <= 1, and there are tails if it
 /// is below 1.
-inline std::vector<std::pair<double, Spectrum>> shape_spectra(int64_t rows, int64_t cols,
-                                                              const ShapeModel& model = {}) {
-  TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::shape_spectra: expected rows, cols >= 1, got ",
-              rows, ", ", cols);
-  TORCH_CHECK(
-      model.gaussian_weight >= 0 && model.gaussian_weight <= 1 &&
-          (model.gaussian_weight == 1 || !model.tails.empty()),
-      "root_optim::shape_spectra: expected 0 <= gaussian_weight <= 1, and tails below 1, got ",
-      model.gaussian_weight, " and ", model.tails.size(), " tails");
-  std::vector<std::pair<double, Spectrum>> parts;
-  if (model.gaussian_weight > 0) {
-    parts.emplace_back(model.gaussian_weight,
-                       gaussian_spectrum(rows, cols, Normalization::Schatten8));
-  }
-  for (const HeavyTail& tail : model.tails) {
-    if (model.gaussian_weight == 1) break;
-    parts.emplace_back(
-        (1 - model.gaussian_weight) / static_cast<double>(model.tails.size()),
-        heavy_tailed_spectrum((std::min)(rows, cols), Normalization::Schatten8, tail));
-  }
-  return parts;
-}
+std::vector<std::pair<double, Spectrum>> shape_spectra(int64_t rows, int64_t cols,
+                                                       const ShapeModel& model = {});
 
 /// Designs the triples for a rows × cols matrix by `design_mixture`, starting among others from the
 /// shipped schedule of as many steps.
 /// @param precision of the products: its slack and margins; BFloat16's serve every precision.
 /// @throws c10::Error as shape_spectra, and unless 1 <= steps <= 16.
-inline Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
-                               Precision precision = Precision::Float32,
-                               const ShapeModel& model = {}) {
-  DesignOptions options;
-  options.steps = steps;
-  options.validation = ValidationOptions::for_precision(precision, Normalization::Schatten8);
-  if (steps >= min_default_steps && steps <= max_default_steps) {
-    options.warm_start = shipped_quintics(steps, precision);
-  }
-  return design_mixture(shape_spectra(rows, cols, model), options);
-}
+Design design_for_shape(int64_t rows, int64_t cols, int64_t steps,
+                        Precision precision = Precision::Float32, const ShapeModel& model = {});
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/coefficients/design/detail/shape_model_impl.hpp>
+#endif

@@ -6,14 +6,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/nan_to_num.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/where.h>
 
-#include <algorithm>
 #include <limits>
-#include <utility>
 #include <vector>
 
 #include <root_optim/optimizer/detail/commit.hpp>
@@ -31,18 +26,10 @@ inline at::Tensor as_dtype(const at::Tensor& x, at::ScalarType dtype) {
 }
 
 /// Whether all flags of a bool tensor on the CPU are set.
-inline bool all_true(const at::Tensor& flags) {
-  const bool* values = flags.data_ptr<bool>();
-  return std::all_of(values, values + flags.numel(), [](bool flag) { return flag; });
-}
+bool all_true(const at::Tensor& flags);
 
 /// The states' `skipped` side by side, [k].
-inline at::Tensor skipped_of(const std::vector<ParamState*>& states) {
-  std::vector<at::Tensor> skipped;
-  skipped.reserve(states.size());
-  for (ParamState* state : states) skipped.push_back(state->skipped());
-  return at::stack(skipped);
-}
+at::Tensor skipped_of(const std::vector<ParamState*>& states);
 
 /// Watches k parameters through one step. A step is taken if every magnitude that was required is
 /// finite; else the parameter and its state stay as they are, and the step is counted.
@@ -64,10 +51,7 @@ class FaultGuard {
   /// @param magnitude the largest of each, [k, 1, …]
   void note(const at::Tensor& magnitude) { join(sound_, is_finite(magnitude).reshape({-1})); }
   /// The step of a parameter is taken only if its magnitude is finite.
-  void must_be_finite(const at::Tensor& magnitude) {
-    note(magnitude);
-    join(usable_, is_finite(magnitude));
-  }
+  void must_be_finite(const at::Tensor& magnitude);
   /// One flag for all: whether every step is usable so far.
   at::Tensor all_usable() const { return usable_.all(); }
   /// Lets `usable`, one flag, decide for all parameters.
@@ -80,31 +64,11 @@ class FaultGuard {
   ///
   /// On the CPU the host may look without waiting: usually all is usable, and a pass over three tensors
   /// is saved.
-  at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const {
-    if (!usable_.defined() || (usable_.is_cpu() && all_true(usable_))) return next;
-    at::Tensor usable = usable_;
-    if (usable.dim() > 0 && usable.dim() != next.dim()) {
-      std::vector<int64_t> shape(static_cast<size_t>(next.dim()), 1);
-      shape[0] = usable.size(0);
-      usable = usable.reshape(shape);
-    }
-    return at::where(usable, next, as_dtype(old, next.scalar_type()));
-  }
+  at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const;
 
   /// The counters of the parameters after this step, `skipped` of each, then `non_finite` of each;
   /// empty where nothing was counted.
-  std::vector<at::Tensor> counters(const std::vector<ParamState*>& states) const {
-    if (!usable_.defined()) return {};
-    if (usable_.is_cpu() && all_true(usable_) && all_true(sound_)) return {};
-    std::vector<at::Tensor> non_finite;
-    non_finite.reserve(states.size());
-    for (ParamState* state : states) non_finite.push_back(state->non_finite());
-    const at::Tensor skipped = skipped_of(states), faults = at::stack(non_finite);
-    const at::Tensor taken = usable_.dim() == 0 ? usable_ : usable_.reshape({-1});
-    return at::cat({at::where(taken, skipped, skipped.add(1)),
-                    at::where(sound_, faults, faults.add(1))})
-        .unbind(0);
-  }
+  std::vector<at::Tensor> counters(const std::vector<ParamState*>& states) const;
 
  private:
   /// For magnitudes, so that one comparison tells (NaN < ∞ is false).
@@ -121,16 +85,13 @@ class FaultGuard {
 };
 
 /// The counters into the states, with the rest of a commit.
-inline void add_counters(Commit& commit, const std::vector<ParamState*>& states,
-                         const std::vector<at::Tensor>& next) {
-  if (next.empty()) return;
-  std::vector<at::Tensor> to;
-  to.reserve(next.size());
-  for (ParamState* state : states) to.push_back(state->skipped());
-  for (ParamState* state : states) to.push_back(state->non_finite());
-  commit.add(to, next);
-}
+void add_counters(Commit& commit, const std::vector<ParamState*>& states,
+                  const std::vector<at::Tensor>& next);
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/optimizer/detail/fault_guard_impl.hpp>
+#endif

@@ -12,10 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
-#include <root_optim/optimizer/detail/commit.hpp>
-#include <root_optim/optimizer/detail/exchange.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/filtering.hpp>
 #include <root_optim/optimizer/options.hpp>
@@ -41,13 +38,7 @@ struct AdamWPart {
 
 /// A gradient must be such that it can be squared: one that is finite, but not its square, is its own
 /// fault, too.
-inline void guard_gradients(AdamWPart& part) {
-  if (part.guard.cleans()) {
-    part.guard.note(max_abs_each(part.gradients).square());
-    for (at::Tensor& gradient : part.gradients) gradient = part.guard.cleaned(gradient);
-  }
-  part.guard.must_be_finite(max_abs_each(part.gradients).square());
-}
+void guard_gradients(AdamWPart& part);
 
 /// Puts each gradient through `filter`, as one matrix, or a vector as one row. Contiguous ones stay so.
 template <class Filter>
@@ -67,42 +58,10 @@ inline at::Tensor taken_steps(const AdamWPart& part) {
 }
 
 /// All parameters of a part at once. The kernel writes in place: `exchange` comes before it.
-inline void step_fused(AdamWPart& part, const AdamWSettings& settings) {
-  const at::Tensor t = taken_steps(part);
-  const std::vector<at::Tensor> counters = part.guard.counters(part.states);
-  Commit commit;
-  add_counters(commit, part.states, counters);
-  exchange(commit);
-  fused_adamw(part.parameters, part.gradients, part.states, t, part.guard.usable(), settings);
-  commit.run();
-  for (ParamState* state : part.states) ++state->step();
-}
+void step_fused(AdamWPart& part, const AdamWSettings& settings);
 
 /// The parameters of a part one by one, each with its state.
-inline void step_plain(AdamWPart& part, const AdamWSettings& settings) {
-  const at::Tensor t = taken_steps(part);
-  const std::vector<at::Tensor> counters = part.guard.counters(part.states);
-  for (size_t i = 0; i < part.parameters.size(); ++i) {
-    const at::Tensor& parameter = part.parameters[i];
-    ParamState& state = *part.states[i];
-    AdamWResult next = adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(),
-                                  t[static_cast<int64_t>(i)], settings);
-    next.parameter = part.guard.choose(next.parameter, parameter);
-    next.exp_avg = part.guard.choose(next.exp_avg, state.exp_avg());
-    next.exp_avg_sq = part.guard.choose(next.exp_avg_sq, state.exp_avg_sq());
-    const at::Tensor ready = ready_for(parameter, next.parameter);
-    Commit commit;
-    commit.add({parameter, state.exp_avg(), state.exp_avg_sq()},
-               {ready, next.exp_avg, next.exp_avg_sq});
-    if (!counters.empty()) {
-      commit.add({state.skipped(), state.non_finite()},
-                 {counters[i], counters[part.parameters.size() + i]});
-    }
-    exchange(commit);
-    commit.run();
-    ++state.step();
-  }
-}
+void step_plain(AdamWPart& part, const AdamWSettings& settings);
 
 /// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
 /// NonFinite::Skip all or none.
@@ -147,3 +106,7 @@ void step_adamw(const Batch<Options>& batch, Workspace* workspace) {
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
+
+#ifndef ROOT_OPTIM_COMPILED
+#include <root_optim/optimizer/detail/step_adamw_impl.hpp>
+#endif

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The definitions of optimizer/detail/fault_guard.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <root_optim/optimizer/detail/commit.hpp>
+#include <root_optim/optimizer/detail/fault_guard.hpp>
+#include <root_optim/optimizer/options.hpp>  // NonFinite
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+ROOT_OPTIM_INLINE bool all_true(const at::Tensor& flags) {
+  const bool* values = flags.data_ptr<bool>();
+  return std::all_of(values, values + flags.numel(), [](bool flag) { return flag; });
+}
+
+ROOT_OPTIM_INLINE at::Tensor skipped_of(const std::vector<ParamState*>& states) {
+  std::vector<at::Tensor> skipped;
+  skipped.reserve(states.size());
+  for (ParamState* state : states) skipped.push_back(state->skipped());
+  return at::stack(skipped);
+}
+
+ROOT_OPTIM_INLINE void FaultGuard::must_be_finite(const at::Tensor& magnitude) {
+  note(magnitude);
+  join(usable_, is_finite(magnitude));
+}
+
+ROOT_OPTIM_INLINE at::Tensor FaultGuard::choose(const at::Tensor& next,
+                                                const at::Tensor& old) const {
+  if (!usable_.defined() || (usable_.is_cpu() && all_true(usable_))) return next;
+  at::Tensor usable = usable_;
+  if (usable.dim() > 0 && usable.dim() != next.dim()) {
+    std::vector<int64_t> shape(static_cast<size_t>(next.dim()), 1);
+    shape[0] = usable.size(0);
+    usable = usable.reshape(shape);
+  }
+  return at::where(usable, next, as_dtype(old, next.scalar_type()));
+}
+
+ROOT_OPTIM_INLINE std::vector<at::Tensor> FaultGuard::counters(
+    const std::vector<ParamState*>& states) const {
+  if (!usable_.defined()) return {};
+  if (usable_.is_cpu() && all_true(usable_) && all_true(sound_)) return {};
+  std::vector<at::Tensor> non_finite;
+  non_finite.reserve(states.size());
+  for (ParamState* state : states) non_finite.push_back(state->non_finite());
+  const at::Tensor skipped = skipped_of(states), faults = at::stack(non_finite);
+  const at::Tensor taken = usable_.dim() == 0 ? usable_ : usable_.reshape({-1});
+  return at::cat(
+             {at::where(taken, skipped, skipped.add(1)), at::where(sound_, faults, faults.add(1))})
+      .unbind(0);
+}
+
+ROOT_OPTIM_INLINE void add_counters(Commit& commit, const std::vector<ParamState*>& states,
+                                    const std::vector<at::Tensor>& next) {
+  if (next.empty()) return;
+  std::vector<at::Tensor> to;
+  to.reserve(next.size());
+  for (ParamState* state : states) to.push_back(state->skipped());
+  for (ParamState* state : states) to.push_back(state->non_finite());
+  commit.add(to, next);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The definitions of optimizer/detail/next_state.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/ArrayRef.h>   // IntArrayRef
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <root_optim/optimizer/detail/next_state.hpp>
+#include <root_optim/parameters/detail/parameter_checks.hpp>
+#include <root_optim/parameters/detail/state_key.hpp>
+#include <root_optim/parameters/layout.hpp>
+#include <root_optim/parameters/param_state.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+ROOT_OPTIM_INLINE std::vector<int64_t> slot_shape(ParamState::Kind kind,
+                                                  const at::Tensor& parameter,
+                                                  const MatrixLayout& layout) {
+  if (kind == ParamState::Kind::Count) return {};
+  if (kind == ParamState::Kind::Values) return parameter.sizes().vec();
+  const std::vector<MatrixShape> matrices = matrix_shapes(parameter.sizes(), layout);
+  int64_t sum = 0;
+  for (const MatrixShape& matrix : matrices) {
+    sum += kind == ParamState::Kind::Rows ? matrix.rows : matrix.cols;
+  }
+  if (layout.batch()) sum *= parameter.numel() / (matrices[0].rows * matrices[0].cols);
+  return {sum};
+}
+
+ROOT_OPTIM_INLINE const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
+                                               const MatrixLayout& layout,
+                                               const std::string& where) {
+  const auto found = states.find(state_key(parameter));
+  if (found == states.end() || !found->second) return nullptr;
+  const auto* state = dynamic_cast<const ParamState*>(found->second.get());
+  TORCH_CHECK(state != nullptr,
+              "root_optim::step: expected state of this optimizer's own type for ", where,
+              ", got another optimizer's");
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
+    const at::Tensor& tensor = state->*slot.tensor;
+    if (!tensor.defined() || slot.kind == ParamState::Kind::Count) continue;
+    const std::vector<int64_t> shape = slot_shape(slot.kind, parameter, layout);
+    TORCH_CHECK(
+        tensor.sizes() == c10::IntArrayRef(shape),
+        "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(), " as ",
+        slot.name, " for ", where,
+        "; where a parameter or its layout was replaced by another, erase its entry of state()");
+  }
+  return state;
+}
+
+ROOT_OPTIM_INLINE at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind kind,
+                                      const at::Tensor& parameter, const MatrixLayout& layout,
+                                      const std::string& where) {
+  const at::ScalarType dtype = kind == ParamState::Kind::Count ? at::kLong : state_dtype(parameter);
+  if (!tensor.defined()) {
+    return at::zeros(slot_shape(kind, parameter, layout),
+                     parameter.options().dtype(dtype).requires_grad(false));
+  }
+  if (tensor.device() == parameter.device() && tensor.scalar_type() == dtype) return tensor;
+  return kind == ParamState::Kind::Count ? tensor.to(parameter.device(), dtype)
+                                         : converted_state(tensor, parameter, where);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The definitions of orthogonalizers/rational.hpp.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstddef>
+#include <utility>
+
+#include <root_optim/coefficients/rational.hpp>
+#include <root_optim/coefficients/rational_validation.hpp>
+#include <root_optim/core/tensor_checks.hpp>
+#include <root_optim/kernels/frobenius_norm.hpp>
+#include <root_optim/kernels/spd_inverse.hpp>
+#include <root_optim/kernels/workspace.hpp>
+#include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
+#include <root_optim/orthogonalizers/rational.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// P ← a₀I + Σ_j a_j (R + c_jI)⁻¹, poles one after another: R, P and `work` are all the m × m matrices it takes.
+inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const RationalStage& stage,
+                            const at::Tensor& work, const at::Tensor& failed,
+                            Workspace* workspace) {
+  p.zero_();
+  p.diagonal(0, 1, 2).fill_(stage.constant);
+  for (size_t j = 0; j < stage.poles.size(); ++j) {
+    const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-4;
+    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed, workspace);
+  }
+  mirror_lower(p);
+  p.masked_fill_(failed.view({-1, 1, 1}), 0);
+}
+
+/// next ← PX in bfloat16.
+inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Tensor& x,
+                             Workspace* workspace) {
+  const at::Tensor right = x.to(at::kBFloat16);
+  at::Tensor low = temporary_like(workspace, right);
+  at::bmm_out(low, p.to(at::kBFloat16), right);
+  next.copy_(low);
+}
+
+/// The stages on x [k, m, n], m <= n, |entries| <= 1, which is overwritten; see orthogonalize_rational.
+///
+/// Buffers are taken once and exchanged; they have the strides of x, so that a tall matrix, which comes as a
+/// transposed view, is never copied into another order.
+inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule, bool in_bfloat16,
+                                   const at::Tensor& failed, Workspace* workspace = nullptr) {
+  at::Tensor next = temporary_like(workspace, x);
+  const at::Tensor r = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());
+  const at::Tensor p = temporary_like(workspace, r), work = temporary_like(workspace, r);
+  for (size_t t = 0; t < schedule.size(); ++t) {
+    set_symmetric(r, x, workspace);
+    if (t == 0) {
+      // ‖R‖_F^½ = ‖X‖_S4; X itself is scaled by its factor P.
+      mirror_lower(r);
+      const at::Tensor norm2 = frobenius_norms(r).clamp_min_(smallest_normal(at::kFloat));
+      r.div_(norm2.to(r.scalar_type()));
+      rational_factor(p, r, schedule[t], work, failed, workspace);
+      p.mul_(norm2.pow(-0.5).to(p.scalar_type()));
+    } else {
+      rational_factor(p, r, schedule[t], work, failed, workspace);
+    }
+    if (in_bfloat16 && t + 1 == schedule.size()) {
+      bfloat16_product(next, p, x, workspace);
+    } else {
+      product(next, p, x, 0, 1, workspace);
+    }
+    std::swap(x, next);
+  }
+  return x;
+}
+
+}  // namespace detail
+
+ROOT_OPTIM_INLINE RationalOutput orthogonalize_rational(const at::Tensor& x,
+                                                        const RationalStages& schedule,
+                                                        const RationalOptions& options,
+                                                        Scratch scratch) {
+  constexpr const char* who = "orthogonalize_rational";
+  detail::check_batch(x, who);
+  detail::check_no_autograd(x, who);
+  const at::ScalarType dtype =
+      options.compute_dtype.value_or(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble, "root_optim::", who,
+              ": expected compute_dtype to be float32 or float64, got ", c10::toString(dtype));
+  const auto limits = RationalValidationOptions::for_precision(
+      dtype == at::kDouble ? Precision::Float64 : Precision::Float32);
+  const RationalReport report = validate_rational(schedule, limits);
+  if (!report.valid) check_rational(schedule, limits, who);
+
+  const at::Tensor failed = at::zeros({x.size(0)}, x.options().dtype(at::kBool));
+  if (x.numel() == 0) return {x.clone(), failed};
+  const bool in_bfloat16 =
+      options.bfloat16_product && allows_bfloat16_product(report, limits.output_bound);
+  const bool tall = x.size(1) > x.size(2);
+  at::Tensor wide = tall ? x.transpose(1, 2) : x;
+  if (wide.element_size() < 4) {  // half precision is normalized in float32
+    wide = wide.to(at::kFloat);
+    scratch.overwrite = true;  // a copy
+  }
+  at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, scratch), schedule,
+                                               in_bfloat16, failed, scratch.workspace);
+  if (tall) result = result.transpose(1, 2);
+  return {result.to(x.scalar_type()), failed};
+}
+
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim
