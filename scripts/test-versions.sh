@@ -97,7 +97,7 @@ done
 # ---- Results -----------------------------------------------------------------------------------------
 
 # What the tests are built from: equal digests, equal results.
-built_files=(CMakeLists.txt CMakePresets.json include cmake tests
+built_files=(CMakeLists.txt CMakePresets.json include src cmake tests
              tools/default_coefficients.cpp tools/momentum_spectra.csv)
 tree_digest() {
   (cd "$project" &&

@@ -9,6 +9,10 @@
 #include <root_optim/orthogonalizers/newton_schulz.hpp>
 #include <root_optim/version.hpp>
 
+#ifdef ROOT_OPTIM_COMPILED
+#include <root_optim/optimizer/detail/instances.hpp>
+#endif
+
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
@@ -16,6 +20,10 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// is not a matrix.
 using Muon = OrthogonalizedOptimizer<NoFilter, NewtonSchulz>;
 using MuonOptions = Muon::Options;  ///< of a group of `Muon`
+
+#ifdef ROOT_OPTIM_COMPILED
+ROOT_OPTIM_INSTANCES(extern, NoFilter, NewtonSchulz);
+#endif
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -10,6 +10,10 @@
 #include <root_optim/orthogonalizers/newton_schulz.hpp>
 #include <root_optim/version.hpp>
 
+#ifdef ROOT_OPTIM_COMPILED
+#include <root_optim/optimizer/detail/instances.hpp>
+#endif
+
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
@@ -37,6 +41,11 @@ inline RootPaperOptions root_paper(double lr = 1e-3) {
                           .normalization(Normalization::FrobeniusPlus)
                           .allow_unsafe(true));
 }
+
+#ifdef ROOT_OPTIM_COMPILED
+ROOT_OPTIM_INSTANCES(extern, SoftThreshold, AdaNewton);
+ROOT_OPTIM_INSTANCES(extern, SoftThreshold, NewtonSchulz);
+#endif
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

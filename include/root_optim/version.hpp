@@ -25,6 +25,12 @@
 #define ROOT_OPTIM_INLINE inline
 #endif
 
+#ifdef ROOT_OPTIM_COMPILED_STANDARD  // of an installed binary
+#if (ROOT_OPTIM_COMPILED_STANDARD >= 20) != (__cplusplus >= 202002L)
+#error "root_optim::compiled was built with another C++ standard than this file"
+#endif
+#endif
+
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 

@@ -29,7 +29,7 @@ class RootOptim(ConanFile):
         self.version = ".".join(re.findall(r"define ROOT_OPTIM_VERSION_\w+ ([0-9]+)", header))
 
     def export_sources(self):
-        for pattern in ("CMakeLists.txt", "LICENSE", "cmake/*", "include/*"):
+        for pattern in ("CMakeLists.txt", "LICENSE", "cmake/*", "include/*", "src/*"):
             copy(self, pattern, self._project, self.export_sources_folder)
 
     def requirements(self):
