@@ -78,7 +78,8 @@ std::string checkpoint_bytes(const torch::optim::Optimizer& optimizer);
 /// Writes an optimizer's complete state and options to a stream, opened in binary mode.
 ///
 /// A zip archive that torch::load reads too (torch::save(optimizer, …) writes the same without the
-/// digest at its end). Memory: once the size of the checkpoint.
+/// digest at its end). State on another device is copied to the CPU first, so that every machine can read
+/// the file. Memory: once the size of the checkpoint, twice for state on another device.
 /// @throws c10::Error if it cannot be written.
 template <class Optimizer>
 void save(const Optimizer& optimizer, std::ostream& to) {

@@ -70,8 +70,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///            parameter and its state both as before the step or both as after it; earlier parameters
 ///            are updated already.
 /// Sync:      step() does not synchronize with the host, with two exceptions: a policy (ExactPolar) or
-///            NonFinite::Raise that does, and the first step after a parameter became float32, whose
-///            float64 state has to follow.
+///            NonFinite::Raise that does, and the first step after a parameter moved to another device or
+///            became float32, since its state has to follow.
 /// Determinism: as its operators: repeatable on the CPU for a fixed number of threads.
 /// Reference: ROOT, arXiv 2511.20626.
 ///

@@ -10,6 +10,7 @@
 #include <torch/optim/optimizer.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -137,8 +138,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// faster for small ones. As many are taken together as need no more than this by an upper bound, 4
   /// times the matrix and 4 times its Gram matrix each; a single one takes what it needs (3 and 4
   /// times). 0: one by one. Results may differ by rounding.
-  /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: 16 MiB.
-  TORCH_ARG(int64_t, batch_bytes) = int64_t{16} << 20;
+  /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: nullopt, 16 MiB on the CPU, where
+  /// what fits into the cache is fastest, and 512 MiB elsewhere, where every operator costs a launch.
+  TORCH_ARG(std::optional<int64_t>, batch_bytes);
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
   /// or one per parameter. Default: empty; `param_groups` and `route` set them.
   TORCH_ARG(std::vector<std::string>, names);

@@ -41,10 +41,15 @@ struct OrthogonalizeOptions {
   bool allow_unsafe = false;
 };
 
-/// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA and float32 elsewhere.
+/// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA devices that multiply it in
+/// hardware (compute capability 8.0, Ampere, and newer, by what LibTorch says), and float32 elsewhere.
 at::ScalarType default_compute_dtype(const at::Tensor& x);
 
 namespace detail {
+
+/// Whether x is on a CUDA device with bfloat16 products in hardware. Older devices emulate them, more slowly than
+/// float32, or have none.
+bool multiplies_bfloat16(const at::Tensor& x);
 
 /// Whether LibTorch may compute float32 products on x's device in less: TF32 or bfloat16. Reads its
 /// flags, changes none.

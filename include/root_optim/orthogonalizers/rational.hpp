@@ -53,8 +53,8 @@ struct RationalOutput {
 /// Determinism: repeatable for the same input, batch, device and number of threads.
 /// Autograd:  not differentiable through its buffers: call it under at::NoGradGuard.
 /// Reference: Nakatsukasa & Freund, SIAM Review 58 (2016).
-/// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, and stages that fail
-/// validation.
+/// @throws c10::Error for other dtypes, layouts or ranks, an x that autograd follows, stages that fail validation,
+/// and float32 on CUDA while LibTorch's flags allow TF32.
 RationalOutput orthogonalize_rational(const at::Tensor& x, const RationalStages& schedule,
                                       const RationalOptions& options = {}, Scratch scratch = {});
 

@@ -147,6 +147,26 @@ TEST_CASE("the operators of a step grow with the shapes, not with the parameters
   CHECK(calls(20, RootOptions().batch_bytes(0)) > 5 * of_two);
 }
 
+TEST_CASE("off the CPU more matrices are stepped together by default", "[operators]") {
+  const auto calls = [](at::Device device, const RootOptions& options) {
+    std::vector<at::Tensor> parameters;
+    for (int64_t i = 0; i < 8; ++i) {
+      parameters.push_back(at::empty({256, 2048}, on(device, at::kFloat)).requires_grad_(true));
+      parameters.back().mutable_grad() = at::ones_like(parameters.back());
+    }
+    Root root(parameters, options);
+    root.step();
+    test::OperatorRecorder recorder;
+    root.step();
+    return recorder.calls();
+  };
+  // 9 MiB each, by step_bytes.
+  CHECK(calls(at::kCPU, RootOptions()) == calls(at::kCPU, RootOptions().batch_bytes(16 << 20)));
+  const int64_t together = calls(at::kMeta, RootOptions());
+  CHECK(together == calls(at::kMeta, RootOptions().batch_bytes(512 << 20)));
+  CHECK(calls(at::kMeta, RootOptions().batch_bytes(16 << 20)) > 4 * together);
+}
+
 TEST_CASE("the recorder sees what synchronizes", "[operators]") {
   // Else the tests above could not fail. ExactPolar is exempt, and documented to synchronize.
   using Exact = OrthogonalizedOptimizer<NoFilter, ExactPolar>;

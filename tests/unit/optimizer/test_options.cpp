@@ -51,7 +51,7 @@ TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   CHECK(options.layout() == MatrixLayout());
   CHECK(options.betas() == std::make_tuple(0.9, 0.95));
   CHECK(options.eps() == 1e-8);
-  CHECK(options.batch_bytes() == 16 * 1024 * 1024);
+  CHECK_FALSE(options.batch_bytes().has_value());
   CHECK(options.names().empty());
 }
 

@@ -118,7 +118,8 @@ ROOT_OPTIM_INLINE void load_bytes(torch::optim::Optimizer& optimizer, const std:
   check_digest(bytes);
   try {
     torch::serialize::InputArchive archive;
-    archive.load_from(bytes.data(), bytes.size());
+    // Whatever device the tensors were on: it need not be there, and they go on to the parameters' anyway.
+    archive.load_from(bytes.data(), bytes.size(), at::Device(at::kCPU));
     optimizer.load(archive);
   } catch (const c10::Error&) {
     throw;

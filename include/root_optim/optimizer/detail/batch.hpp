@@ -5,10 +5,13 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>  // elementSize
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <root_optim/optimizer/options.hpp>                   // FilterPlace
@@ -44,6 +47,11 @@ inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout
     elements += 4 * count * (std::min)(rows, cols) * (std::min)(rows, cols);
   }
   return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
+}
+
+/// The option `batch_bytes` for parameters on a device.
+inline int64_t batch_bytes_on(const std::optional<int64_t>& option, const at::Device& device) {
+  return option.value_or(int64_t{device.is_cpu() ? 16 : 512} << 20);
 }
 
 /// The bytes of the filtered gradients of parameters that follow AdamW.

@@ -7,6 +7,7 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -38,6 +39,9 @@ struct NonNegative {
   }
   void operator()(const char* option, int64_t value) const {
     TORCH_CHECK(value >= 0, "root_optim::options: expected ", option, " >= 0, got ", value);
+  }
+  void operator()(const char* option, const std::optional<int64_t>& value) const {
+    if (value) (*this)(option, *value);
   }
 };
 
@@ -78,6 +82,8 @@ void store(Fields& out, const char* name, const T& value) {
     out.set(name, static_cast<int64_t>(value));
   } else if constexpr (std::is_same_v<T, std::tuple<double, double>>) {
     out.set(name, std::vector<double>{std::get<0>(value), std::get<1>(value)});
+  } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
+    out.set(name, value ? std::vector<int64_t>{*value} : std::vector<int64_t>{});
   } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     Fields nested;
     value.serialize(nested);
@@ -100,6 +106,9 @@ void read(const Fields& in, const char* name, T& value, const Range& range) {
     TORCH_CHECK(pair.size() == 2, "root_optim::options: expected two ", name, ", got ",
                 pair.size());
     value = {pair[0], pair[1]};
+  } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
+    const auto& stored = in.get<std::vector<int64_t>>(name);
+    value = stored.empty() ? std::nullopt : std::optional<int64_t>(stored.front());
   } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     value.deserialize(in.nested(name));
   } else if constexpr (has_name<T>::value) {

@@ -112,8 +112,9 @@ std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
     if (item.rule == Rule::Orthogonalized) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
-      most = static_cast<int64_t>(static_cast<double>(options.batch_bytes()) /
-                                  step_bytes(item.parameter, options.layout(), /*alone=*/false));
+      most = static_cast<int64_t>(
+          static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
+          step_bytes(item.parameter, options.layout(), /*alone=*/false));
     }
     const auto found = open.find(key);
     const bool joins = found != open.end() &&

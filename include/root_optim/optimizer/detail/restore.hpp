@@ -33,7 +33,8 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-/// The checkpoint of an optimizer's groups and state, whose tensors it shares.
+/// The checkpoint of an optimizer's groups and state: on the CPU, so that machines without the optimizer's
+/// device read it, too. It shares tensors that are there already.
 template <class Options>
 Checkpoint to_checkpoint(const Groups& groups, const StateMap& states) {
   Checkpoint checkpoint;
@@ -44,6 +45,10 @@ Checkpoint to_checkpoint(const Groups& groups, const StateMap& states) {
       CheckpointParam stored{parameter.sizes().vec(), {}};
       const auto found = states.find(state_key(parameter));
       if (found != states.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
+      for (const ParamState::Slot& slot : ParamState::slot_list()) {
+        at::Tensor& tensor = stored.state.*slot.tensor;
+        if (tensor.defined()) tensor = tensor.cpu();
+      }
       group.params.push_back(std::move(stored));
     }
     checkpoint.push_back(std::move(group));

@@ -6,6 +6,8 @@
 
 #include <ATen/Context.h>  // float32MatmulPrecision
 #include <ATen/core/Tensor.h>
+#include <ATen/detail/CUDAHooksInterface.h>  // needs no CUDA headers
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/ScalarType.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>  // ExcludeDispatchKeyGuard
 #include <c10/util/Exception.h>                 // TORCH_CHECK, TORCH_WARN_ONCE
@@ -30,12 +32,15 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE at::ScalarType default_compute_dtype(const at::Tensor& x) {
-  if (x.scalar_type() == at::kDouble) return at::kDouble;
-  return x.is_cuda() ? at::kBFloat16 : at::kFloat;
-}
-
 namespace detail {
+
+ROOT_OPTIM_INLINE bool multiplies_bfloat16(const at::Tensor& x) {
+  if (!x.is_cuda()) return false;
+  const auto& hooks = at::detail::getCUDAHooks();
+  if (!hooks.compiledWithCuDNN()) return true;  // it cannot tell: ROCm
+  const c10::DeviceGuard guard(x.device());     // of which the answer is
+  return hooks.supportsBFloat16ConvolutionWithCuDNNv8();
+}
 
 ROOT_OPTIM_INLINE bool float32_is_reduced(const at::Tensor& x) {
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 9)
@@ -43,7 +48,8 @@ ROOT_OPTIM_INLINE bool float32_is_reduced(const at::Tensor& x) {
       x.is_cuda() ? at::Float32Backend::CUDA : at::Float32Backend::MKLDNN, at::Float32Op::MATMUL);
   return precision == at::Float32Precision::TF32 || precision == at::Float32Precision::BF16;
 #else
-  static_cast<void>(x);
+  // Not only the user's setting: TORCH_ALLOW_TF32_CUBLAS_OVERRIDE in the environment counts, too.
+  if (x.is_cuda()) return at::globalContext().allowTF32CuBLAS();
   return at::globalContext().float32MatmulPrecision() != at::Float32MatmulPrecision::HIGHEST;
 #endif
 }
@@ -67,6 +73,11 @@ ROOT_OPTIM_INLINE void require_valid(const Quintics& schedule, Precision precisi
 }
 
 }  // namespace detail
+
+ROOT_OPTIM_INLINE at::ScalarType default_compute_dtype(const at::Tensor& x) {
+  if (x.scalar_type() == at::kDouble) return at::kDouble;
+  return detail::multiplies_bfloat16(x) ? at::kBFloat16 : at::kFloat;
+}
 
 ROOT_OPTIM_INLINE at::Tensor orthogonalize(const at::Tensor& x, const Quintics& schedule,
                                            const OrthogonalizeOptions& options, Scratch scratch) {

@@ -19,6 +19,7 @@
 #include <root_optim/kernels/spd_inverse.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
+#include <root_optim/orthogonalizers/newton_schulz.hpp>     // float32_is_reduced
 #include <root_optim/orthogonalizers/rational.hpp>
 #include <root_optim/version.hpp>
 
@@ -93,6 +94,11 @@ ROOT_OPTIM_INLINE RationalOutput orthogonalize_rational(const at::Tensor& x,
       options.compute_dtype.value_or(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kDouble, "root_optim::", who,
               ": expected compute_dtype to be float32 or float64, got ", c10::toString(dtype));
+  // A Gram matrix that is rounded to ten bits has eigenvalues below −c.
+  TORCH_CHECK(
+      dtype == at::kDouble || !x.is_cuda() || !detail::float32_is_reduced(x), "root_optim::", who,
+      ": expected float32 products of full precision, got TF32, which LibTorch's flags allow: "
+      "forbid it (float32_matmul_precision 'highest') or set compute_dtype to float64");
   const auto limits = RationalValidationOptions::for_precision(
       dtype == at::kDouble ? Precision::Float64 : Precision::Float32);
   const RationalReport report = validate_rational(schedule, limits);
