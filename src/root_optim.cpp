@@ -19,6 +19,7 @@
 #include <root_optim/coefficients/detail/rational_impl.hpp>
 #include <root_optim/coefficients/detail/rational_validation_impl.hpp>
 #include <root_optim/coefficients/detail/shipped_impl.hpp>
+#include <root_optim/coefficients/detail/shipped_rational_impl.hpp>
 #include <root_optim/coefficients/detail/spectrum_impl.hpp>
 #include <root_optim/coefficients/detail/table_impl.hpp>
 #include <root_optim/coefficients/detail/validation_impl.hpp>

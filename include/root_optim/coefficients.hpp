@@ -12,6 +12,7 @@
 #include <root_optim/coefficients/rational.hpp>
 #include <root_optim/coefficients/rational_validation.hpp>
 #include <root_optim/coefficients/shipped.hpp>
+#include <root_optim/coefficients/shipped_rational.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/coefficients/validation.hpp>
