@@ -11,10 +11,10 @@
 // format stay in tests/fixtures for ever.
 #pragma once
 
-#include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
+#include <functional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -67,13 +67,22 @@ void write_checkpoint(torch::serialize::OutputArchive& archive, const Checkpoint
 /// @throws c10::Error if the archive is not a checkpoint of this library or of a newer format.
 StoredCheckpoint read_checkpoint(torch::serialize::InputArchive& archive);
 
-/// Loads what `checkpoint_bytes` made, after checking its digest.
-void load_bytes(torch::optim::Optimizer& optimizer, const std::string& bytes);
+/// The archive as bytes, with a digest of them at the end.
+std::string bytes_of(torch::serialize::OutputArchive& archive);
+
+/// Hands the archive that `bytes_of` made to `load`, after checking its digest.
+void load_bytes(const std::string& bytes,
+                const std::function<void(torch::serialize::InputArchive&)>& load);
 
 }  // namespace detail
 
 /// The checkpoint of an optimizer as `save` writes it: the archive of torch::save and a digest of it.
-std::string checkpoint_bytes(const torch::optim::Optimizer& optimizer);
+template <class Optimizer>
+std::string checkpoint_bytes(const Optimizer& optimizer) {
+  torch::serialize::OutputArchive archive;
+  optimizer.save(archive);
+  return detail::bytes_of(archive);
+}
 
 /// Writes an optimizer's complete state and options to a stream, opened in binary mode.
 ///
@@ -106,7 +115,9 @@ void save(const Optimizer& optimizer, const std::string& path) {
 /// @throws c10::Error; the optimizer is then unchanged.
 template <class Optimizer, class Source>
 void load(Optimizer& optimizer, Source&& from) {
-  detail::load_bytes(optimizer, detail::read_all(from, "load"));
+  detail::load_bytes(
+      detail::read_all(from, "load"),
+      [&optimizer](torch::serialize::InputArchive& archive) { optimizer.load(archive); });
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

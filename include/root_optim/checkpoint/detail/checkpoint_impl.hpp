@@ -6,12 +6,12 @@
 
 #include <ATen/core/ivalue.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
-#include <torch/optim/optimizer.h>
 #include <torch/serialize/archive.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -114,13 +114,24 @@ ROOT_OPTIM_INLINE StoredCheckpoint read_checkpoint(torch::serialize::InputArchiv
   return {format, std::move(checkpoint)};
 }
 
-ROOT_OPTIM_INLINE void load_bytes(torch::optim::Optimizer& optimizer, const std::string& bytes) {
+ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive) {
+  std::string bytes;
+  archive.save_to([&bytes](const void* data, size_t size) {
+    bytes.append(static_cast<const char*>(data), size);
+    return size;
+  });
+  append_digest(bytes);
+  return bytes;
+}
+
+ROOT_OPTIM_INLINE void load_bytes(
+    const std::string& bytes, const std::function<void(torch::serialize::InputArchive&)>& load) {
   check_digest(bytes);
   try {
     torch::serialize::InputArchive archive;
     // Whatever device the tensors were on: it need not be there, and they go on to the parameters' anyway.
     archive.load_from(bytes.data(), bytes.size(), at::Device(at::kCPU));
-    optimizer.load(archive);
+    load(archive);
   } catch (const c10::Error&) {
     throw;
   } catch (const std::exception& error) {
@@ -130,18 +141,6 @@ ROOT_OPTIM_INLINE void load_bytes(torch::optim::Optimizer& optimizer, const std:
 }
 
 }  // namespace detail
-
-ROOT_OPTIM_INLINE std::string checkpoint_bytes(const torch::optim::Optimizer& optimizer) {
-  torch::serialize::OutputArchive archive;
-  optimizer.save(archive);
-  std::string bytes;
-  archive.save_to([&bytes](const void* data, size_t size) {
-    bytes.append(static_cast<const char*>(data), size);
-    return size;
-  });
-  detail::append_digest(bytes);
-  return bytes;
-}
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim
