@@ -100,7 +100,7 @@ TEST_CASE("a design takes less than 50 ms", "[rational]") {
   options.poles = {2, 2};
   const std::clock_t start = std::clock();
   design_rational(parts, options);
-  // 4 ms optimized, 12 ms without: a factor of 4 and more for other machines.
+  // 8 ms optimized: the rest is for other compilers and machines.
   CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 0.05);
 }
 

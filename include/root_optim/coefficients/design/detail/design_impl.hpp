@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <root_optim/coefficients/design/design.hpp>
+#include <root_optim/coefficients/design/detail/levenberg_marquardt.hpp>
 #include <root_optim/coefficients/quintic.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/validation.hpp>
@@ -91,6 +92,9 @@ class DesignProblem {
   }
 
   size_t dimension() const { return 3 * steps_; }
+
+  /// theta after a step of the solver.
+  double moved(double theta, double step) const { return theta - step; }
 
   /// The minimax composition for [low, 1]: Polar Express in this gauge.
   std::vector<double> start(double low) const {
@@ -237,75 +241,6 @@ class DesignProblem {
   double inflate_, floor_, start_ = 1, output_ = 1;
   std::vector<double> x_, root_weight_;
 };
-
-/// Solves (H + damping · diag) s = g by Cholesky; H is the lower triangle, kept. False if H is not
-/// positive definite to rounding.
-inline bool solve_damped(const std::vector<double>& hessian, const std::vector<double>& gradient,
-                         double damping, size_t d, std::vector<double>& factor,
-                         std::vector<double>& step) {
-  factor = hessian;
-  double largest = 0;
-  for (size_t i = 0; i < d; ++i) largest = (std::max)(largest, hessian[i * d + i]);
-  for (size_t i = 0; i < d; ++i) {
-    factor[i * d + i] += damping * (hessian[i * d + i] + 1e-9 * largest);
-  }
-  for (size_t i = 0; i < d; ++i) {
-    double* fi = factor.data() + i * d;
-    for (size_t j = 0; j <= i; ++j) {
-      const double* fj = factor.data() + j * d;
-      double sum = fi[j];
-      for (size_t k = 0; k < j; ++k) sum -= fi[k] * fj[k];
-      if (j < i) {
-        fi[j] = sum / fj[j];
-      } else {
-        if (!(sum > 1e-300)) return false;
-        fi[i] = std::sqrt(sum);
-      }
-    }
-  }
-  step = gradient;
-  for (size_t i = 0; i < d; ++i) {
-    for (size_t k = 0; k < i; ++k) step[i] -= factor[i * d + k] * step[k];
-    step[i] /= factor[i * d + i];
-  }
-  for (size_t i = d; i-- > 0;) {
-    for (size_t k = i + 1; k < d; ++k) step[i] -= factor[k * d + i] * step[k];
-    step[i] /= factor[i * d + i];
-  }
-  return true;
-}
-
-/// Levenberg–Marquardt from theta, in place; returns the cost. Counts iterations down in `budget`.
-inline double levenberg_marquardt(const DesignProblem& problem, double penalty,
-                                  std::vector<double>& theta, int64_t& budget, double tolerance) {
-  const size_t d = problem.dimension();
-  std::vector<double> gradient(d), hessian(d * d), factor, step, trial(d);
-  double damping = 1e-3;
-  double cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
-  int stalled = 0;
-  while (budget > 0 && cost > 1e-18) {
-    --budget;
-    bool accepted = false;
-    for (int attempt = 0; attempt < 12 && !accepted; ++attempt) {
-      if (attempt % 2 == 1) --budget;  // a trial costs about half an iteration
-      if (solve_damped(hessian, gradient, damping, d, factor, step)) {
-        for (size_t i = 0; i < d; ++i) trial[i] = theta[i] - step[i];
-        const double next = problem.evaluate_at(trial, penalty, nullptr, nullptr);
-        if (next < cost) {
-          accepted = true;
-          stalled = cost - next < tolerance * cost ? stalled + 1 : 0;
-          theta.swap(trial);
-          damping = (std::max)(1e-12, damping * 0.2);
-          break;
-        }
-      }
-      damping *= 4;
-    }
-    if (!accepted || stalled >= 4) break;
-    cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
-  }
-  return problem.evaluate_at(theta, penalty, nullptr, nullptr);
-}
 
 inline void check_steps(int64_t steps) {
   TORCH_CHECK(steps >= 1 && steps <= 16,

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/coefficients/design/detail/design_impl.hpp>  // solve_damped
+#include <root_optim/coefficients/design/detail/levenberg_marquardt.hpp>
 #include <root_optim/coefficients/design/rational_design.hpp>
 #include <root_optim/coefficients/detail/rational_validation_impl.hpp>  // extreme_of
 #include <root_optim/coefficients/rational.hpp>
@@ -70,6 +70,12 @@ class RationalProblem {
   }
 
   size_t dimension() const { return dimension_; }
+
+  /// theta after a step of the solver: by a factor of e³ at most, and where its exponential is finite.
+  double moved(double theta, double step) const {
+    const double next = theta - (std::min)((std::max)(step, -3.0), 3.0);
+    return (std::min)((std::max)(next, -30.0), 15.0);
+  }
 
   std::vector<double> parameters(const RationalStages& schedule) const {
     std::vector<double> theta;
@@ -193,40 +199,6 @@ class RationalProblem {
   std::vector<Node> nodes_;
 };
 
-/// Levenberg–Marquardt from theta, in place; returns the cost.
-inline double refine_rational(const RationalProblem& problem, double penalty,
-                              std::vector<double>& theta, int iterations) {
-  const size_t d = problem.dimension();
-  std::vector<double> gradient(d), hessian(d * d), factor, step, trial(d);
-  double damping = 1e-2;
-  double cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
-  int stalled = 0;
-  for (int i = 0; i < iterations && stalled < 3; ++i) {
-    bool accepted = false;
-    for (int attempt = 0; attempt < 6 && !accepted; ++attempt) {
-      if (solve_damped(hessian, gradient, damping, d, factor, step)) {
-        for (size_t j = 0; j < d; ++j) {
-          // A parameter moves by a factor of e³ at most, and stays where its exponential is finite.
-          const double moved = theta[j] - (std::min)((std::max)(step[j], -3.0), 3.0);
-          trial[j] = (std::min)((std::max)(moved, -30.0), 15.0);
-        }
-        const double next = problem.evaluate_at(trial, penalty, nullptr, nullptr);
-        if (next < cost) {
-          accepted = true;
-          stalled = cost - next < 1e-5 * cost ? stalled + 1 : 0;
-          theta.swap(trial);
-          damping = (std::max)(1e-10, damping * 0.2);
-          break;
-        }
-      }
-      damping *= 5;
-    }
-    if (!accepted) break;
-    cost = problem.evaluate_at(theta, penalty, gradient.data(), hessian.data());
-  }
-  return cost;
-}
-
 /// The same function with every stage but the last scaled to a largest value of 1, and the last down to the bound.
 /// To 24 bits: compilers differ in the last ones of a double.
 inline RationalStages rescaled(RationalStages schedule, const RationalDesignOptions& options) {
@@ -332,20 +304,21 @@ ROOT_OPTIM_INLINE RationalDesign design_rational(
                      [](const Candidate& l, const Candidate& r) { return l.cost < r.cost; });
     if (candidates.size() > count) candidates.resize(count);
   };
-  keep(12);
+  keep(24);
   const std::pair<double, int> rounds[] = {{10, 20}, {10, 40}, {100, 40}, {1e4, 40}, {1e6, 40}};
   for (const auto& [penalty, iterations] : rounds) {
     for (Candidate& c : candidates) {
       const detail::RationalProblem shape(parts.front().second, options);
       reweight(shape.schedule(c.theta));
       const detail::RationalProblem problem(condensed(mixture(weighted)), options);
-      detail::refine_rational(problem, penalty, c.theta, iterations);
+      int64_t left = iterations;
+      detail::levenberg_marquardt(problem, penalty, c.theta, left, 1e-5);
       RationalDesign design;
       const RationalStages schedule = problem.schedule(c.theta);
       c.cost = score(schedule, design);
       consider(schedule);
     }
-    keep(4);
+    keep(8);
   }
   TORCH_CHECK(
       !best.schedule.empty(),
