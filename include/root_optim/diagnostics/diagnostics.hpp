@@ -73,7 +73,7 @@ struct GradientFaults {
   std::string name;    ///< the parameter's name, or "group g, index i"
   int64_t steps;       ///< steps for which it had a gradient
   int64_t non_finite;  ///< of these, with a gradient of its own that was not finite or overflowed
-  int64_t skipped;     ///< of these, skipped; with AdamW also for another parameter's gradient
+  int64_t skipped;  ///< of these, skipped; under NonFinite::SkipGroup also for another's gradient
 };
 
 /// The parameters of which a step was skipped or a gradient was not finite; usually none.

@@ -64,7 +64,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16 or float16, with any strides that
 ///            do not overlap, on any device whose LibTorch has float64. Gradients are never written.
 /// Faults:    the option `non_finite` decides about gradients that are not finite; by default it skips
-///            the step.
+///            the parameter, and warns once where the host sees it without waiting (on the CPU).
 /// Errors:    step() checks all groups, parameters, gradients and coefficients before it changes
 ///            anything. A later failure (of a user's own policy, or for want of memory) leaves each
 ///            parameter and its state both as before the step or both as after it; earlier parameters
@@ -117,6 +117,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   static Options checked(Options options);
 
   size_t groups_added_ = 0;
+  bool has_warned_ = false;  // of a skipped parameter
   Workspace workspace_;
 };
 
@@ -200,12 +201,18 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
               "; a group added through torch::optim::Optimizer& may have lost its options");
   const auto batches = detail::plan<Options>(param_groups_, state_);
   workspace_.set_limit(detail::workspace_bytes(batches));
+  at::Tensor skipped;
   for (const auto& batch : batches) {
-    if (batch.rule == Rule::AdamW) {
-      detail::step_adamw(batch, &workspace_);
-    } else {
-      detail::step_matrices(batch, &workspace_);
-    }
+    const at::Tensor first = batch.rule == Rule::AdamW ? detail::step_adamw(batch, &workspace_)
+                                                       : detail::step_matrices(batch, &workspace_);
+    if (!skipped.defined()) skipped = first;
+  }
+  // Last, because a user's warning handler may throw.
+  if (skipped.defined() && !std::exchange(has_warned_, true)) {
+    TORCH_WARN("root_optim::step: skipped ", detail::describe_in<Options>(param_groups_, skipped),
+               ", whose gradient is not finite or overflows its state; it stays as it is in every "
+               "such step (NonFinite in the options). gradient_faults(optimizer) counts them; this "
+               "warning comes once for each optimizer");
   }
   return loss;
 }

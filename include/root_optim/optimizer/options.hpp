@@ -38,13 +38,15 @@ class NewtonSchulz;
 /// a gradient above 1.8e19. State that became non-finite in steps with Propagate stays so; its matrix
 /// does not move until its entry of `state()` is erased. The host waits for the device only with Raise.
 /// `ParamState::non_finite`, `ParamState::skipped` and `gradient_faults` (diagnostics.hpp) count such
-/// steps.
+/// steps. An optimizer warns once, by TORCH_WARN, of the first parameter on the CPU that it skips; elsewhere
+/// it would have to wait for the device, and `gradient_faults` is the way to find out.
 enum class NonFinite {
-  Skip,  ///< the parameter and its state stay as they are; of the AdamW parameters of a group on
-         ///< one device, one such gradient stops all
+  Skip,  ///< the parameter and its state stay as they are; others are not affected
   Zero,  ///< Inf and NaN in a gradient count as 0; a step that overflows all the same is skipped
-  Propagate,  ///< computes with them; other matrices are not affected
-  Raise       ///< step() throws before anything changes; the host waits for the gradients
+  Propagate,  ///< computes with them; other parameters are not affected
+  Raise,      ///< step() throws before anything changes; the host waits for the gradients
+  SkipGroup   ///< as Skip for matrices; of the AdamW parameters of a group on one device, one such
+              ///< gradient stops all. What Skip was until checkpoint format 5
 };
 
 /// Where the outlier filter acts.
@@ -163,7 +165,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("layout", 1, OnLoad::Parameters, &O::layout_, AnyValue());
     visit("betas", 1, OnLoad::Restored, &O::betas_, BelowOne());
     visit("eps", 1, OnLoad::Restored, &O::eps_, NonNegative());
-    visit("non_finite", 2, OnLoad::Restored, &O::non_finite_, UpTo{NonFinite::Raise});
+    visit("non_finite", 2, OnLoad::Restored, &O::non_finite_, UpTo{NonFinite::SkipGroup});
     visit("filter_place", 3, OnLoad::Restored, &O::filter_place_, UpTo{FilterPlace::AllGradients});
     visit("filter", 1, OnLoad::Restored, &O::filter_, ValidPolicy());
     visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());

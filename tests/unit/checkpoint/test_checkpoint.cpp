@@ -369,7 +369,7 @@ TEST_CASE("content that no optimizer has is refused and changes nothing", "[chec
   std::stringstream content;
   newer.save_to(content);
   CHECK_THROWS_WITH(root_optim::load(model.optimizer, content),
-                    contains("expected a format from 1 to 4, got 5 (written by a newer version)"));
+                    contains("expected a format from 1 to 5, got 6 (written by a newer version)"));
   check_equal(twin, model);
 }
 

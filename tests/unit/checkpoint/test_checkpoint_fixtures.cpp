@@ -51,13 +51,14 @@ struct Expected {
   at::Tensor momentum, exp_avg, exp_avg_sq;
 };
 
-/// Whether NonFinite::Skip passes over step `t` of a parameter: for its own gradient, or for that of
-/// another one of the group's that follow AdamW.
+/// Whether step `t` of a parameter is skipped: for its own gradient, or under NonFinite::SkipGroup for
+/// that of another one of the group's that follow AdamW.
 template <class Optimizer>
 bool skips(const Built<Optimizer>& built, size_t g, size_t i, int64_t t) {
   const auto& group = built.model[g];
-  if (group.options.non_finite() != NonFinite::Skip) return false;
-  if (group.params[i].matrix) return group.params[i].fault_step == t;
+  const NonFinite policy = group.options.non_finite();
+  if (policy != NonFinite::Skip && policy != NonFinite::SkipGroup) return false;
+  if (policy == NonFinite::Skip || group.params[i].matrix) return group.params[i].fault_step == t;
   return std::any_of(group.params.begin(), group.params.end(),
                      [&](const Param& other) { return !other.matrix && other.fault_step == t; });
 }

@@ -136,13 +136,12 @@ TEST_CASE("a filter on all gradients does not hide from AdamW that one is not fi
   test::set_gradient(q, test::gaussian({10}, 3));
   root.step();
   CHECK_THAT(p, test::same_as(before));
-  CHECK_THAT(q, test::same_as(other));
-  CHECK(gradient_faults(root).size() == 2);
+  CHECK_FALSE(at::equal(q, other));
+  CHECK(gradient_faults(root).size() == 1);
   gradient[3][4] = 0;
   test::set_gradient(p, gradient);
   root.step();
   CHECK_FALSE(at::equal(p, before));
-  CHECK_FALSE(at::equal(q, other));
 }
 
 TEST_CASE("a filter on the gradient does not hide that it is not finite",

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/nan_to_num.h>
 
+#include <cstddef>
 #include <limits>
 #include <vector>
 
@@ -27,6 +28,12 @@ inline at::Tensor as_dtype(const at::Tensor& x, at::ScalarType dtype) {
 
 /// Whether all flags of a bool tensor on the CPU are set.
 bool all_true(const at::Tensor& flags);
+
+/// `next` where `usable` (one flag, or [k, 1, …]; undefined: everywhere), else `old`.
+///
+/// On the CPU the host may look without waiting: usually all is usable, and a pass over three tensors
+/// is saved.
+at::Tensor choose(const at::Tensor& usable, const at::Tensor& next, const at::Tensor& old);
 
 /// The states' `skipped` side by side, [k].
 at::Tensor skipped_of(const std::vector<ParamState*>& states);
@@ -60,11 +67,20 @@ class FaultGuard {
   /// The flags that decide, undefined if nothing was required: [k, 1, …], or [] for all.
   const at::Tensor& usable() const { return usable_; }
 
+  /// The flag of each of k parameters, []; undefined if nothing was required.
+  std::vector<at::Tensor> usable_each(size_t k) const {
+    const bool own = usable_.defined() && usable_.dim() > 0;
+    return own ? usable_.reshape({-1}).unbind(0) : std::vector<at::Tensor>(k, usable_);
+  }
+
   /// `next` where the step is taken, else `old`.
-  ///
-  /// On the CPU the host may look without waiting: usually all is usable, and a pass over three tensors
-  /// is saved.
-  at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const;
+  at::Tensor choose(const at::Tensor& next, const at::Tensor& old) const {
+    return detail::choose(usable_, next, old);
+  }
+
+  /// The first of the parameters that are skipped for their own gradient; undefined if there is none,
+  /// or if the host would have to wait for the device to know.
+  at::Tensor first_skipped(const std::vector<at::Tensor>& parameters) const;
 
   /// The counters of the parameters after this step, `skipped` of each, then `non_finite` of each;
   /// empty where nothing was counted.

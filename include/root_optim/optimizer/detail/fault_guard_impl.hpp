@@ -41,16 +41,28 @@ ROOT_OPTIM_INLINE void FaultGuard::must_be_finite(const at::Tensor& magnitude) {
   join(usable_, is_finite(magnitude));
 }
 
-ROOT_OPTIM_INLINE at::Tensor FaultGuard::choose(const at::Tensor& next,
-                                                const at::Tensor& old) const {
-  if (!usable_.defined() || (usable_.is_cpu() && all_true(usable_))) return next;
-  at::Tensor usable = usable_;
-  if (usable.dim() > 0 && usable.dim() != next.dim()) {
+ROOT_OPTIM_INLINE at::Tensor choose(const at::Tensor& usable, const at::Tensor& next,
+                                    const at::Tensor& old) {
+  if (!usable.defined() || (usable.is_cpu() && all_true(usable))) return next;
+  at::Tensor flags = usable;
+  if (flags.dim() > 0 && flags.dim() != next.dim()) {
     std::vector<int64_t> shape(static_cast<size_t>(next.dim()), 1);
-    shape[0] = usable.size(0);
-    usable = usable.reshape(shape);
+    shape[0] = flags.size(0);
+    flags = flags.reshape(shape);
   }
-  return at::where(usable, next, as_dtype(old, next.scalar_type()));
+  return at::where(flags, next, as_dtype(old, next.scalar_type()));
+}
+
+ROOT_OPTIM_INLINE at::Tensor FaultGuard::first_skipped(
+    const std::vector<at::Tensor>& parameters) const {
+  if (!usable_.defined() || !usable_.is_cpu() || all_true(usable_)) return {};
+  const bool* usable = usable_.data_ptr<bool>();
+  const bool* sound = sound_.data_ptr<bool>();
+  const size_t stride = usable_.dim() == 0 ? 0 : 1;  // one flag may decide for all
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!usable[i * stride] && !sound[i]) return parameters[i];
+  }
+  return {};
 }
 
 ROOT_OPTIM_INLINE std::vector<at::Tensor> FaultGuard::counters(

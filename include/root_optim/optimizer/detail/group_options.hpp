@@ -4,12 +4,15 @@
 // The options of a parameter group, as what they are.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/optim/optimizer.h>
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // describe
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -49,6 +52,19 @@ const Options& valid_options(const Groups& groups, size_t group) {
               "root_optim::OrthogonalizedOptimizer: expected no names or one per parameter, got ",
               names, " names for ", params, " parameters of group ", group);
   return options;
+}
+
+/// `describe` of a parameter of these groups.
+template <class Options>
+std::string describe_in(const Groups& groups, const at::Tensor& parameter) {
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const auto& parameters = groups[g].params();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (!parameters[i].is_same(parameter)) continue;
+      return describe(parameter, g, i, group_options<Options>(groups, g).names());
+    }
+  }
+  TORCH_INTERNAL_ASSERT(false, "a parameter of no group");
 }
 
 }  // namespace detail

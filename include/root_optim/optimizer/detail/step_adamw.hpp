@@ -57,19 +57,24 @@ inline at::Tensor taken_steps(const AdamWPart& part) {
   return skipped_of(part.states).neg_().add_(part.states.front()->step() + 1);
 }
 
-/// All parameters of a part at once. The kernel writes in place: `exchange` comes before it.
+/// What the kernel is called for: all parameters of a part at once, where the host may look at the flags
+/// or one flag decides for all; else, since a call takes one flag, each parameter by itself.
+std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);
+
+/// By the fused kernel, which writes in place: `exchange` comes before it.
 void step_fused(AdamWPart& part, const AdamWSettings& settings);
 
 /// The parameters of a part one by one, each with its state.
 void step_plain(AdamWPart& part, const AdamWSettings& settings);
 
 /// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
-/// NonFinite::Skip all or none.
+/// NonFinite::SkipGroup all or none.
 ///
 /// By the fused kernel what it takes, by `adamw_step`, one by one, the rest. An error leaves each
 /// parameter with its state, before or after.
+/// @return `FaultGuard::first_skipped`
 template <class Options>
-void step_adamw(const Batch<Options>& batch, Workspace* workspace) {
+at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
   const Options& options = *batch.options;
   std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart> parts;
   for (size_t i = 0; i < batch.parameters.size(); ++i) {
@@ -85,9 +90,11 @@ void step_adamw(const Batch<Options>& batch, Workspace* workspace) {
     part.states.push_back(state);
   }
   if (options.non_finite() != NonFinite::Propagate) {
+    for (auto& [way, part] : parts) guard_gradients(part);
+  }
+  if (options.non_finite() == NonFinite::SkipGroup) {
     at::Tensor usable;
     for (auto& [way, part] : parts) {
-      guard_gradients(part);
       const at::Tensor all = part.guard.all_usable();
       usable = usable.defined() ? usable.bitwise_and(all) : all;
     }
@@ -98,9 +105,12 @@ void step_adamw(const Batch<Options>& batch, Workspace* workspace) {
   }
   const auto [beta1, beta2] = options.betas();
   const AdamWSettings settings{options.lr(), beta1, beta2, options.eps(), options.weight_decay()};
+  at::Tensor skipped;
   for (auto& [way, part] : parts) {
+    if (!skipped.defined()) skipped = part.guard.first_skipped(part.parameters);
     std::get<0>(way) ? step_fused(part, settings) : step_plain(part, settings);
   }
+  return skipped;
 }
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -32,13 +33,38 @@ ROOT_OPTIM_INLINE void guard_gradients(AdamWPart& part) {
   part.guard.must_be_finite(max_abs_each(part.gradients).square());
 }
 
+ROOT_OPTIM_INLINE std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part) {
+  const std::vector<at::Tensor> t = taken_steps(part).to(at::kFloat).unbind(0);
+  const at::Tensor& usable = part.guard.usable();
+  const bool own_flags = usable.defined() && usable.dim() > 0;
+  std::vector<at::Tensor> skip;  // what the kernel goes by, if the host does not
+  if (usable.defined() && !(own_flags && usable.is_cpu())) {
+    const at::Tensor flags = usable.bitwise_not().to(at::kFloat);
+    skip = own_flags ? flags.unbind(0) : std::vector<at::Tensor>{flags};
+  }
+  const bool* seen = own_flags && usable.is_cpu() ? usable.data_ptr<bool>() : nullptr;
+
+  std::vector<FusedAdamWCall> calls((std::max)(skip.size(), size_t{1}));
+  for (size_t k = 0; k < skip.size(); ++k) calls[k].skip = skip[k];
+  for (size_t i = 0; i < part.parameters.size(); ++i) {
+    if (seen != nullptr && !seen[i]) continue;
+    FusedAdamWCall& call = calls[(std::min)(i, calls.size() - 1)];
+    call.parameters.push_back(part.parameters[i]);
+    call.gradients.push_back(part.gradients[i]);
+    call.exp_avgs.push_back(part.states[i]->exp_avg());
+    call.exp_avg_sqs.push_back(part.states[i]->exp_avg_sq());
+    call.steps.push_back(t[i]);
+  }
+  return calls;
+}
+
 ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings) {
-  const at::Tensor t = taken_steps(part);
+  std::vector<FusedAdamWCall> calls = fused_calls(part);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
   Commit commit;
   add_counters(commit, part.states, counters);
   exchange(commit);
-  fused_adamw(part.parameters, part.gradients, part.states, t, part.guard.usable(), settings);
+  for (FusedAdamWCall& call : calls) fused_adamw(call, settings);
   commit.run();
   for (ParamState* state : part.states) ++state->step();
 }
@@ -46,14 +72,15 @@ ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings
 ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings) {
   const at::Tensor t = taken_steps(part);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
+  const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
   for (size_t i = 0; i < part.parameters.size(); ++i) {
     const at::Tensor& parameter = part.parameters[i];
     ParamState& state = *part.states[i];
     AdamWResult next = adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(),
                                   t[static_cast<int64_t>(i)], settings);
-    next.parameter = part.guard.choose(next.parameter, parameter);
-    next.exp_avg = part.guard.choose(next.exp_avg, state.exp_avg());
-    next.exp_avg_sq = part.guard.choose(next.exp_avg_sq, state.exp_avg_sq());
+    next.parameter = choose(usable[i], next.parameter, parameter);
+    next.exp_avg = choose(usable[i], next.exp_avg, state.exp_avg());
+    next.exp_avg_sq = choose(usable[i], next.exp_avg_sq, state.exp_avg_sq());
     const at::Tensor ready = ready_for(parameter, next.parameter);
     Commit commit;
     commit.add({parameter, state.exp_avg(), state.exp_avg_sq()},

@@ -52,8 +52,9 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType d
 
 /// Steps equally shaped parameters of one group, on one device, as one batch. Everything is computed into
 /// new tensors, then committed: an error leaves all of the batch as it was.
+/// @return `FaultGuard::first_skipped`
 template <class Options>
-void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
+at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   const Options& options = *batch.options;
   const std::vector<at::Tensor>& parameters = batch.parameters;
   const at::ScalarType dtype = state_dtype(parameters.front());
@@ -100,6 +101,7 @@ void step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   exchange(commit);
   commit.run();
   for (ParamState* state : batch.states) ++state->step();
+  return guard.first_skipped(parameters);
 }
 
 }  // namespace detail

@@ -28,6 +28,10 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
       }
     }
     if (format < 4) group.options.set("update_beta", 0.0);
+    // Until format 5 one bad gradient stopped all AdamW parameters of a group.
+    if (format < 5 && group.options.get_enum("non_finite", NonFinite::Raise) == NonFinite::Skip) {
+      group.options.set("non_finite", static_cast<int64_t>(NonFinite::SkipGroup));
+    }
     // Until format 4 a layout could stand beside a rule that has no use for it.
     if (format < 4 && group.options.get_enum("rule", Rule::AdamW) == Rule::AdamW) {
       store(group.options, "layout", MatrixLayout());

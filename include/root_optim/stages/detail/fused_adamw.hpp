@@ -10,7 +10,6 @@
 
 #include <vector>
 
-#include <root_optim/parameters/param_state.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/version.hpp>
 
@@ -29,12 +28,16 @@ namespace detail {
 bool fused_adamw_takes(const at::Tensor& parameter, const at::Tensor& gradient,
                        const at::Tensor& state);
 
-/// `adamw_step` on all parameters of one dtype and device, in place; nothing is written if `usable` (one
-/// bool) is false. Allocates no tensor of a parameter's size. Differs from the plain form by rounding.
-/// @param t of each parameter, [k].
-void fused_adamw(const std::vector<at::Tensor>& parameters,
-                 const std::vector<at::Tensor>& gradients, const std::vector<ParamState*>& states,
-                 const at::Tensor& t, const at::Tensor& usable, const AdamWSettings& settings);
+/// What one call of the kernel takes: parameters of one dtype and device, and what belongs to each.
+struct FusedAdamWCall {
+  std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs;
+  std::vector<at::Tensor> steps;  ///< t of each, [] in float32
+  at::Tensor skip;  ///< 1 in float32, on the device: write nothing; undefined or 0: go on
+};
+
+/// `adamw_step` on all parameters of a call, in place. Allocates no tensor of a parameter's size. Differs
+/// from the plain form by rounding.
+void fused_adamw(FusedAdamWCall& call, const AdamWSettings& settings);
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -7,9 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
-#include <vector>
 
-#include <root_optim/parameters/param_state.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/detail/fused_adamw.hpp>
 #include <root_optim/version.hpp>
@@ -30,25 +28,17 @@ ROOT_OPTIM_INLINE bool fused_adamw_takes(const at::Tensor& parameter, const at::
          gradient.is_contiguous() && state.is_contiguous();
 }
 
-ROOT_OPTIM_INLINE void fused_adamw(const std::vector<at::Tensor>& parameters,
-                                   const std::vector<at::Tensor>& gradients,
-                                   const std::vector<ParamState*>& states, const at::Tensor& t,
-                                   const at::Tensor& usable, const AdamWSettings& settings) {
+ROOT_OPTIM_INLINE void fused_adamw(FusedAdamWCall& call, const AdamWSettings& settings) {
 #if ROOT_OPTIM_HAS_FUSED_ADAMW
-  std::vector<at::Tensor> exp_avgs, exp_avg_sqs;
-  for (ParamState* state : states) {
-    exp_avgs.push_back(state->exp_avg());
-    exp_avg_sqs.push_back(state->exp_avg_sq());
-  }
+  if (call.parameters.empty()) return;
   std::optional<at::Tensor> found_inf;
-  if (usable.defined()) found_inf = usable.logical_not().to(at::kFloat);
-  at::_fused_adamw_(parameters, gradients, exp_avgs, exp_avg_sqs, /*max_exp_avg_sqs=*/{},
-                    t.to(at::kFloat).unbind(0), settings.lr, settings.beta1, settings.beta2,
+  if (call.skip.defined()) found_inf = call.skip;
+  at::_fused_adamw_(call.parameters, call.gradients, call.exp_avgs, call.exp_avg_sqs,
+                    /*max_exp_avg_sqs=*/{}, call.steps, settings.lr, settings.beta1, settings.beta2,
                     settings.weight_decay, settings.eps,
                     /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, found_inf);
 #else
-  TORCH_INTERNAL_ASSERT(false, parameters.size(), gradients.size(), states.size(), t, usable,
-                        settings.lr);
+  TORCH_INTERNAL_ASSERT(false, call.parameters.size(), settings.lr);
 #endif
 }
 
