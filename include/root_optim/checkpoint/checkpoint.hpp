@@ -17,11 +17,13 @@
 #include <functional>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <root_optim/checkpoint/detail/file.hpp>
 #include <root_optim/core/fields.hpp>
 #include <root_optim/parameters/param_state.hpp>
+#include <root_optim/schedules/lr_scheduler.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -53,7 +55,7 @@ namespace detail {
 
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
 /// `filter_place` and the passes of SoftThreshold. 4: no spectra to design coefficients for. 5: NonFinite::Skip
-/// is per parameter.
+/// is per parameter; the option `base_lr`.
 inline constexpr int64_t checkpoint_format = 5;
 
 int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key);
@@ -70,6 +72,11 @@ StoredCheckpoint read_checkpoint(torch::serialize::InputArchive& archive);
 
 /// The archive as bytes, with a digest of them at the end.
 std::string bytes_of(torch::serialize::OutputArchive& archive);
+
+void write_scheduler(torch::serialize::OutputArchive& archive, const LrSchedulerState& state);
+
+/// @throws c10::Error if the archive has no scheduler.
+LrSchedulerState read_scheduler(torch::serialize::InputArchive& archive);
 
 /// Hands the archive that `bytes_of` made to `load`, after checking its digest.
 void load_bytes(const std::string& bytes,
@@ -104,6 +111,31 @@ void save(const Optimizer& optimizer, const std::string& path) {
   detail::replace_file(path, checkpoint_bytes(optimizer), "save");
 }
 
+namespace detail {
+
+/// An optimizer and a scheduler that are saved as one.
+template <class Optimizer>
+struct WithScheduler {
+  const Optimizer& optimizer;
+  const LrScheduler& scheduler;
+
+  void save(torch::serialize::OutputArchive& archive) const {
+    optimizer.save(archive);
+    write_scheduler(archive, scheduler.state());
+  }
+};
+
+}  // namespace detail
+
+/// Writes an optimizer, of this library or of LibTorch, together with its scheduler's step and bases.
+/// `load(optimizer, path)` reads the file, too, and leaves out the scheduler.
+/// @param to a stream or a path
+/// @throws c10::Error if it cannot be written.
+template <class Optimizer, class Target>
+void save(const Optimizer& optimizer, const LrScheduler& scheduler, Target&& to) {
+  save(detail::WithScheduler<Optimizer>{optimizer, scheduler}, std::forward<Target>(to));
+}
+
 /// Reads an optimizer's state and options from what `save` or torch::save wrote.
 ///
 /// The optimizer must have been built for the same model: equal numbers of groups and parameters,
@@ -119,6 +151,21 @@ void load(Optimizer& optimizer, Source&& from) {
   detail::load_bytes(
       detail::read_all(from, "load"),
       [&optimizer](torch::serialize::InputArchive& archive) { optimizer.load(archive); });
+}
+
+/// Reads what `save(optimizer, scheduler, …)` wrote. The scheduler goes on from the step of the file, with the
+/// schedule of the code, and from the bases of the file unless its constructor was given some.
+/// @param scheduler of this optimizer
+/// @throws c10::Error as `load(optimizer, from)`, or if the file has no scheduler or that of another number
+/// of groups; neither of the two has changed then.
+template <class Optimizer, class Source>
+void load(Optimizer& optimizer, LrScheduler& scheduler, Source&& from) {
+  detail::load_bytes(detail::read_all(from, "load"), [&](torch::serialize::InputArchive& archive) {
+    const LrSchedulerState state = detail::read_scheduler(archive);
+    scheduler.check(state);
+    optimizer.load(archive);
+    scheduler.restore(state);
+  });
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

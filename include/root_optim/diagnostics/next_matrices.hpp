@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/filters/no_filter.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/filtering.hpp>
@@ -22,7 +23,6 @@
 #include <root_optim/optimizer/detail/matrix_update.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
-#include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>

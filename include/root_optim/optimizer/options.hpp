@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <root_optim/core/archive.hpp>
+#include <root_optim/core/base_lr.hpp>
 #include <root_optim/core/policy.hpp>
 #include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/parameters/layout.hpp>
@@ -89,7 +90,8 @@ struct OptimizerDefaults<NoFilter, NewtonSchulz> {
 /// A group's options are complete: nothing is merged with the optimizer's defaults.
 template <class OutlierFilter, class Orthogonalizer>
 class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
-                                  OrthogonalizedOptions<OutlierFilter, Orthogonalizer>> {
+                                  OrthogonalizedOptions<OutlierFilter, Orthogonalizer>>,
+                              public detail::BaseLr {
   static_assert(detail::check_policy<OutlierFilter>() && detail::check_policy<Orthogonalizer>());
   using Defaults = OptimizerDefaults<OutlierFilter, Orthogonalizer>;
 
@@ -102,6 +104,19 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it
   /// unscaled. Range: finite, >= 0. Default: 1e-3.
   TORCH_ARG(double, lr) = 1e-3;
+
+ public:
+  /// The learning rate that a schedule's factors multiply, as `initial_lr` in PyTorch. The first LrScheduler
+  /// of a group sets it, to `lr` or to what it is given; checkpoints keep it, so that a scheduler made later
+  /// starts from it and not from the rate of that moment. `lr` and `set_lr` leave it alone. Range: finite,
+  /// >= 0. Default: nullopt, not known.
+  OrthogonalizedOptions& base_lr(std::optional<double> rate) {
+    base_lr_ = rate;
+    return *this;
+  }
+  /// The same.
+  const std::optional<double>& base_lr() const noexcept { return base_lr_; }
+
   /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
   TORCH_ARG(double, momentum) = 0.95;
   /// How the momentum accumulates gradients. Default: Sum; Ema for Muon.
@@ -156,6 +171,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     using namespace detail;
     using O = OrthogonalizedOptions;
     visit("lr", 1, OnLoad::Restored, &O::lr_, NonNegative());
+    visit("base_lr", 5, OnLoad::Restored, &O::base_lr_, NonNegative());
     visit("momentum", 1, OnLoad::Restored, &O::momentum_, BelowOne());
     visit("momentum_form", 1, OnLoad::Structure, &O::momentum_form_, UpTo{MomentumForm::Ema});
     visit("nesterov", 1, OnLoad::Restored, &O::nesterov_, AnyValue());

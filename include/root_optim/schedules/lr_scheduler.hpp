@@ -65,21 +65,39 @@ class LrSchedule {
   double final_factor_ = 0;
 };
 
-/// Sets the learning rate of every group of an optimizer to its peak × the schedule's factor.
+/// Where a scheduler stands, as checkpoints keep it.
+struct LrSchedulerState {
+  int64_t step = 0;              ///< `LrScheduler::current_step`
+  std::vector<double> base_lrs;  ///< `LrScheduler::base_lrs`
+};
+
+/// Sets the learning rate of every group of an optimizer to its base × the schedule's factor.
 ///
-/// The peaks are the learning rates that the groups have when the scheduler is made; it sets those of
-/// step 0 at once. It is used like LibTorch's own schedulers:
+/// It sets the rates of step 0 as soon as it is made, and is used like LibTorch's own schedulers:
 ///
 ///     LrScheduler scheduler(optimizer, LrSchedule::cosine(1000).warmup(50));
 ///     for (...) { ...; optimizer.step(); scheduler.step(); }
 ///
-/// Resume: make the optimizer and the scheduler as at first, load the optimizer, then call `set_step`.
+/// Bases:  1. those given to the constructor, whatever a checkpoint says;
+///         2. for OrthogonalizedOptimizer else the option `base_lr` of the group, if it is known: by an
+///            earlier scheduler, or by a checkpoint, which may be loaded before or after;
+///         3. else the learning rate that the group has when the scheduler is made.
+///         OrthogonalizedOptimizer keeps each in `base_lr`, for the next scheduler and for checkpoints. A
+///         second phase of training at another rate gives it, `LrScheduler(optimizer, schedule, {3e-4})`:
+///         `lr` and `set_lr` change the rate until the next step of a scheduler, never its base.
+///         Other optimizers of LibTorch keep no base, so give it where an earlier scheduler or a checkpoint
+///         has changed their rates.
+/// Resume: make optimizer and scheduler as at first, and save and load both together (checkpoint.hpp), or the
+///         optimizer alone and call `set_step`.
 /// Groups: those of the optimizer when it is made; groups added later keep their learning rates.
 /// Errors: LibTorch's. The optimizer must outlive the scheduler.
 class LrScheduler : public torch::optim::LRScheduler {
  public:
-  /// Takes the peaks from `optimizer` and sets the learning rates of step 0.
-  LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule);
+  /// @param base_lrs the bases: one for all groups, or one a group. Range: finite, >= 0. Default: see above.
+  /// @throws c10::Error if they are out of range or of another number; or if the rate of a group is 0, no
+  /// base of it is known and it has state of earlier steps: an ended schedule would stay at 0 for good.
+  LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule,
+              std::vector<double> base_lrs = {});
 
   /// Sets the learning rates of step t; `step()` goes on from there.
   /// @throws c10::Error unless t >= 0.
@@ -88,14 +106,29 @@ class LrScheduler : public torch::optim::LRScheduler {
   /// t, the number of calls of `step()` since step 0.
   int64_t current_step() const { return step_; }
 
+  /// The base of each group.
+  std::vector<double> base_lrs() const;
+
+  /// What `restore` takes back.
+  LrSchedulerState state() const { return {step_, base_lrs()}; }
+
+  /// @throws c10::Error unless the step is >= 0 and there is a base, finite and >= 0, for each group.
+  void check(const LrSchedulerState& state) const;
+
+  /// Takes the step and, unless the constructor was given some, the bases; sets the learning rates.
+  /// @throws c10::Error as `check`.
+  void restore(const LrSchedulerState& state);
+
  private:
   std::vector<double> get_lrs() override { return rates_of(++step_); }
 
-  std::vector<double> rates_of(int64_t t) const;
+  std::vector<double> rates_of(int64_t t);
+  void set_bases(std::vector<double> bases);
 
   torch::optim::Optimizer& optimizer_;
   LrSchedule schedule_;
-  std::vector<double> peaks_;
+  bool given_;                 // whether the constructor was given bases
+  std::vector<double> bases_;  // of optimizers that keep none, and if given
   int64_t step_ = 0;
 };
 

@@ -15,6 +15,7 @@ namespace {
 
 RootOptions unusual() {
   return RootOptions(0.5)
+      .base_lr(0.75)
       .momentum(0.25)
       .momentum_form(MomentumForm::Ema)
       .nesterov(false)
@@ -34,6 +35,7 @@ RootOptions unusual() {
 TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   const RootOptions options;
   CHECK(options.lr() == 1e-3);
+  CHECK_FALSE(options.base_lr().has_value());
   CHECK(options.momentum() == 0.95);
   CHECK(options.momentum_form() == MomentumForm::Sum);
   CHECK(options.nesterov());
@@ -87,6 +89,7 @@ TEST_CASE("options are equal when every field is", "[options]") {
   CHECK(unusual() == unusual());
   const std::vector<std::function<void(RootOptions&)>> changes{
       [](auto& o) { o.lr(2); },
+      [](auto& o) { o.base_lr(0.0); },
       [](auto& o) { o.momentum(0.5); },
       [](auto& o) { o.momentum_form(MomentumForm::Ema); },
       [](auto& o) { o.nesterov(false); },

@@ -124,6 +124,23 @@ ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive)
   return bytes;
 }
 
+ROOT_OPTIM_INLINE void write_scheduler(torch::serialize::OutputArchive& archive,
+                                       const LrSchedulerState& state) {
+  archive.write("root_optim_scheduler_step", c10::IValue(state.step));
+  archive.write("root_optim_scheduler_base_lrs", c10::IValue(state.base_lrs));
+}
+
+ROOT_OPTIM_INLINE LrSchedulerState read_scheduler(torch::serialize::InputArchive& archive) {
+  c10::IValue step, base_lrs;
+  TORCH_CHECK(
+      archive.try_read("root_optim_scheduler_step", step) && step.isInt() &&
+          archive.try_read("root_optim_scheduler_base_lrs", base_lrs) && base_lrs.isDoubleList(),
+      "root_optim::load: expected the step and the base learning rates of a scheduler, got none: "
+      "save(optimizer, scheduler, path) writes them; without, load the optimizer alone and call "
+      "LrScheduler::set_step");
+  return {step.toInt(), base_lrs.toDoubleVector()};
+}
+
 ROOT_OPTIM_INLINE void load_bytes(
     const std::string& bytes, const std::function<void(torch::serialize::InputArchive&)>& load) {
   check_digest(bytes);

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include <root_optim/parameters/detail/state_key.hpp>
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>

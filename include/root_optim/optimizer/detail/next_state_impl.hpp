@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/optimizer/detail/next_state.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
-#include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/version.hpp>

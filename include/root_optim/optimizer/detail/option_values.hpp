@@ -40,7 +40,8 @@ struct NonNegative {
   void operator()(const char* option, int64_t value) const {
     TORCH_CHECK(value >= 0, "root_optim::options: expected ", option, " >= 0, got ", value);
   }
-  void operator()(const char* option, const std::optional<int64_t>& value) const {
+  template <class T>
+  void operator()(const char* option, const std::optional<T>& value) const {
     if (value) (*this)(option, *value);
   }
 };
@@ -77,13 +78,19 @@ struct ValidPolicy {
 // ---- To and from Fields --------------------------------------------------------------------------------
 
 template <class T>
+struct is_optional : std::false_type {};
+template <class T>
+struct is_optional<std::optional<T>> : std::true_type {};
+
+template <class T>
 void store(Fields& out, const char* name, const T& value) {
   if constexpr (std::is_enum_v<T>) {
     out.set(name, static_cast<int64_t>(value));
   } else if constexpr (std::is_same_v<T, std::tuple<double, double>>) {
     out.set(name, std::vector<double>{std::get<0>(value), std::get<1>(value)});
-  } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
-    out.set(name, value ? std::vector<int64_t>{*value} : std::vector<int64_t>{});
+  } else if constexpr (is_optional<T>::value) {
+    using List = std::vector<typename T::value_type>;
+    out.set(name, value ? List{*value} : List{});
   } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     Fields nested;
     value.serialize(nested);
@@ -106,9 +113,9 @@ void read(const Fields& in, const char* name, T& value, const Range& range) {
     TORCH_CHECK(pair.size() == 2, "root_optim::options: expected two ", name, ", got ",
                 pair.size());
     value = {pair[0], pair[1]};
-  } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
-    const auto& stored = in.get<std::vector<int64_t>>(name);
-    value = stored.empty() ? std::nullopt : std::optional<int64_t>(stored.front());
+  } else if constexpr (is_optional<T>::value) {
+    const auto& stored = in.get<std::vector<typename T::value_type>>(name);
+    value = stored.empty() ? std::nullopt : T(stored.front());
   } else if constexpr (std::is_same_v<T, MatrixLayout>) {
     value.deserialize(in.nested(name));
   } else if constexpr (has_name<T>::value) {

@@ -21,13 +21,13 @@
 
 #include <root_optim/core/finite.hpp>
 #include <root_optim/core/policy.hpp>
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/next_state.hpp>
 #include <root_optim/optimizer/options.hpp>  // NonFinite
 #include <root_optim/parameters/detail/parameter_checks.hpp>
-#include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>

@@ -18,12 +18,12 @@
 
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/core/policy.hpp>
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/next_state.hpp>  // slot_shape
 #include <root_optim/optimizer/detail/upgrade.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
-#include <root_optim/parameters/detail/state_key.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
@@ -109,6 +109,8 @@ Options merged(const Options& own, Options stored, size_t group) {
     if (on_load != OnLoad::Restored) stored.*member = own.*member;
   });
   stored.names(std::move(names));
+  if (!stored.base_lr())
+    stored.base_lr(own.base_lr());  // a file that does not know it takes none away
   return stored;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/optimizer/options.hpp>  // NonFinite, FilterPlace
@@ -32,6 +33,7 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
     if (format < 5 && group.options.get_enum("non_finite", NonFinite::Raise) == NonFinite::Skip) {
       group.options.set("non_finite", static_cast<int64_t>(NonFinite::SkipGroup));
     }
+    if (format < 5) group.options.set("base_lr", std::vector<double>{});
     // Until format 4 a layout could stand beside a rule that has no use for it.
     if (format < 4 && group.options.get_enum("rule", Rule::AdamW) == Rule::AdamW) {
       store(group.options, "layout", MatrixLayout());

@@ -4,16 +4,21 @@
 // The definitions of schedules/lr_scheduler.hpp.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
+#include <torch/optim/optimizer.h>
 #include <torch/optim/schedulers/lr_scheduler.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include <root_optim/core/base_lr.hpp>
 #include <root_optim/core/finite.hpp>
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/schedules/lr_scheduler.hpp>
 #include <root_optim/version.hpp>
 
@@ -58,11 +63,57 @@ ROOT_OPTIM_INLINE LrSchedule::LrSchedule(Shape shape, int64_t total, int64_t dec
               total, " steps, got ", decay);
 }
 
-ROOT_OPTIM_INLINE LrScheduler::LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule)
+namespace detail {
+
+/// The place for a group's base, or null if its options have none.
+inline BaseLr* base_lr_of(torch::optim::OptimizerParamGroup& group) {
+  return dynamic_cast<BaseLr*>(&group.options());
+}
+
+/// Whether there is state of a group's parameters.
+inline bool has_state(torch::optim::Optimizer& optimizer,
+                      const torch::optim::OptimizerParamGroup& group) {
+  for (const at::Tensor& parameter : group.params()) {
+    if (optimizer.state().count(state_key(parameter)) != 0) return true;
+  }
+  return false;
+}
+
+inline void check_base_lr(double base) {
+  TORCH_CHECK(
+      is_finite(base) && base >= 0,
+      "root_optim::LrScheduler: expected base learning rates that are finite and >= 0, got ", base);
+}
+
+}  // namespace detail
+
+ROOT_OPTIM_INLINE LrScheduler::LrScheduler(torch::optim::Optimizer& optimizer, LrSchedule schedule,
+                                           std::vector<double> base_lrs)
     : torch::optim::LRScheduler(optimizer),
       optimizer_(optimizer),
       schedule_(schedule),
-      peaks_(get_current_lrs()) {
+      given_(!base_lrs.empty()),
+      bases_(std::move(base_lrs)) {
+  auto& groups = optimizer.param_groups();
+  if (given_) {
+    for (const double base : bases_) detail::check_base_lr(base);
+    TORCH_CHECK(bases_.size() == 1 || bases_.size() == groups.size(),
+                "root_optim::LrScheduler: expected one base learning rate or one for each of the ",
+                groups.size(), " groups, got ", bases_.size());
+    if (bases_.size() == 1) bases_.resize(groups.size(), bases_[0]);
+  } else {
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const detail::BaseLr* kept = detail::base_lr_of(groups[g]);
+      const bool known = kept != nullptr && kept->base_lr_;
+      const double rate = known ? *kept->base_lr_ : groups[g].options().get_lr();
+      TORCH_CHECK(
+          known || rate != 0 || !detail::has_state(optimizer, groups[g]),
+          "root_optim::LrScheduler: expected a learning rate above 0, or a base, of group ", g,
+          ", which has taken steps, got 0; if an earlier schedule ended there, give the bases to "
+          "the constructor: LrScheduler(optimizer, schedule, {1e-3})");
+      bases_.push_back(rate);
+    }
+  }
   set_step(0);
 }
 
@@ -74,10 +125,42 @@ ROOT_OPTIM_INLINE void LrScheduler::set_step(int64_t t) {
   step_ = t;
 }
 
-ROOT_OPTIM_INLINE std::vector<double> LrScheduler::rates_of(int64_t t) const {
+ROOT_OPTIM_INLINE std::vector<double> LrScheduler::base_lrs() const {
+  std::vector<double> bases = bases_;
+  for (size_t g = 0; g < bases.size() && !given_; ++g) {
+    const detail::BaseLr* kept = detail::base_lr_of(optimizer_.param_groups()[g]);
+    if (kept != nullptr && kept->base_lr_) bases[g] = *kept->base_lr_;
+  }
+  return bases;
+}
+
+ROOT_OPTIM_INLINE void LrScheduler::check(const LrSchedulerState& state) const {
+  TORCH_CHECK(state.step >= 0, "root_optim::LrScheduler: expected a step >= 0, got ", state.step);
+  TORCH_CHECK(state.base_lrs.size() == bases_.size(),
+              "root_optim::LrScheduler: expected a base learning rate for each of ", bases_.size(),
+              " groups, got ", state.base_lrs.size());
+  for (const double base : state.base_lrs) detail::check_base_lr(base);
+}
+
+ROOT_OPTIM_INLINE void LrScheduler::restore(const LrSchedulerState& state) {
+  check(state);
+  if (!given_) set_bases(state.base_lrs);
+  set_step(state.step);
+}
+
+ROOT_OPTIM_INLINE void LrScheduler::set_bases(std::vector<double> bases) {
+  bases_ = std::move(bases);
+  for (size_t g = 0; g < bases_.size(); ++g) {
+    detail::BaseLr* kept = detail::base_lr_of(optimizer_.param_groups()[g]);
+    if (kept != nullptr) kept->base_lr_ = bases_[g];
+  }
+}
+
+ROOT_OPTIM_INLINE std::vector<double> LrScheduler::rates_of(int64_t t) {
   const double factor = schedule_.factor(t);
+  set_bases(base_lrs());
   std::vector<double> rates = get_current_lrs();
-  for (size_t g = 0; g < peaks_.size(); ++g) rates[g] = peaks_[g] * factor;
+  for (size_t g = 0; g < bases_.size(); ++g) rates[g] = bases_[g] * factor;
   return rates;
 }
 
