@@ -22,6 +22,10 @@ at::Tensor meta_nan_to_num(const at::Tensor& self, OptionalDouble, OptionalDoubl
   return at::empty_like(self);
 }
 
+at::Tensor meta_solve_triangular(const at::Tensor&, const at::Tensor& b, bool, bool, bool) {
+  return at::empty(b.sizes(), b.options());
+}
+
 }  // namespace
 
 // Shape functions only; the values of meta tensors do not exist.
@@ -29,6 +33,7 @@ TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("abs", meta_abs);
   m.impl("where.self", meta_where);
   m.impl("nan_to_num", meta_nan_to_num);
+  m.impl("linalg_solve_triangular", meta_solve_triangular);
 }
 
 namespace test {

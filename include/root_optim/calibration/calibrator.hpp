@@ -2,7 +2,7 @@
 // Copyright (c) root_optim contributors
 //
 // Coefficients that follow the training: a running summary of the spectra that an orthogonalizer
-// meets, and new triples for them. ROOT, arXiv 2511.20626: coefficients "optimized jointly with the
+// meets, and new coefficients for them. ROOT, arXiv 2511.20626: coefficients "optimized jointly with the
 // model". The result is a CoefficientTable (coefficients/table.hpp) in the options of each group.
 #pragma once
 
@@ -45,6 +45,15 @@ TableEntry calibrated_entry(int64_t rows, int64_t cols, const Spectrum& seen, in
                             Precision precision = Precision::Float32, double gaussian_weight = 0.1,
                             Quintics warm_start = {});
 
+/// Designs a table entry of stages with inverses for measured spectra of a rows × cols matrix.
+///
+/// Math: `design_rational` on `seen` and, with weight `gaussian_weight`, a Gaussian matrix of that shape.
+/// @param seen normalized in whatever way; the entry keeps it as it is.
+/// @param poles of each stage
+/// @throws c10::Error as `design_rational`, and unless 0 <= gaussian_weight < 1.
+TableEntry calibrated_stages(int64_t rows, int64_t cols, const Spectrum& seen,
+                             const std::vector<int64_t>& poles, double gaussian_weight = 0.1);
+
 /// Settings of a Calibrator.
 struct CalibratorOptions {
   int64_t every = 200;           ///< steps between two calibrations, >= 1
@@ -65,8 +74,8 @@ struct CalibratorOptions {
 ///
 /// A shape of a group is due when the step count of one of its parameters is a multiple of `every`. Then the
 /// singular values of a few matrices, as the coming step will orthogonalize them, join a running summary. A
-/// schedule of as many steps as the shape has now is designed for the summary and validated. It goes into
-/// the table of the group's AdaNewton, where the coming step finds it. Entries of origin "user" are left
+/// schedule of as many steps, or stages and poles, as the shape has now is designed for the summary and validated.
+/// It goes into the table of the group's AdaNewton, where the coming step finds it. Entries of origin "user" are left
 /// alone. A matrix that is zero or not finite, or a design that fails, is counted and leaves the old
 /// coefficients.
 ///
@@ -145,11 +154,8 @@ class Calibrator {
         if (entry != nullptr && !entry->spectrum.sigma.empty()) {
           seen = mixture({{options_.memory, entry->spectrum}, {1 - options_.memory, seen}});
         }
-        table.set(calibrated_entry(
-            sides.first, sides.second, condensed(seen),
-            options.orthogonalizer().steps_for(sides.first, sides.second, precision), precision,
-            options_.gaussian_weight,
-            options.orthogonalizer().quintics(sides.first, sides.second, precision)));
+        table.set(designed(options.orthogonalizer(), sides.first, sides.second, precision,
+                           parameters[sources.front().index], condensed(seen)));
         ++designs_;
       } catch (const c10::Error&) {
         ++failures_;
@@ -158,6 +164,20 @@ class Calibrator {
     auto& stored =
         static_cast<typename Optimizer::Options&>(optimizer_.param_groups()[group].options());
     stored.orthogonalizer(AdaNewton(stored.orthogonalizer()).table(std::move(table)));
+  }
+
+  /// New coefficients of the kind and the length that the shape has now.
+  TableEntry designed(const AdaNewton& policy, int64_t rows, int64_t cols, Precision precision,
+                      const at::Tensor& parameter, const Spectrum& seen) const {
+    if (policy.iteration_for(rows, cols, parameter) == Iteration::Rational) {
+      std::vector<int64_t> poles;
+      for (const RationalStage& f : policy.stages(rows, cols)) {
+        poles.push_back(static_cast<int64_t>(f.poles.size()));
+      }
+      return calibrated_stages(rows, cols, seen, poles, options_.gaussian_weight);
+    }
+    return calibrated_entry(rows, cols, seen, policy.steps_for(rows, cols, precision), precision,
+                            options_.gaussian_weight, policy.quintics(rows, cols, precision));
   }
 
   /// The spectra of the matrices whose turn it is.

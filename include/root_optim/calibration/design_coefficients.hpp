@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/coefficients/design/rational_design.hpp>
 #include <root_optim/coefficients/design/shape_model.hpp>
 #include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/table.hpp>
@@ -28,9 +29,10 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Designs coefficients for every matrix shape of an optimizer's parameters and puts them into the
 /// tables of its groups. An entry that a table has already stays.
 ///
-/// Math:      `design_for_shape` for the model's spectra, with as many steps as the group's AdaNewton
-///            takes for the shape, in the precision in which it computes for the parameter.
-/// Complexity: about 20 ms for each shape and precision, once: equal shapes share a design. Checkpoints
+/// Math:      for the model's spectra, with as many steps, or stages and poles, as the group's AdaNewton takes
+///            for the shape: `design_for_shape` in the precision in which it computes for the parameter, or
+///            `design_rational`.
+/// Complexity: about 20 to 50 ms for each shape and precision, once: equal shapes share a design. Checkpoints
 ///            keep the tables, so a resumed run has them without designing anew.
 /// @return the number of designs made.
 /// @throws c10::Error as `shape_spectra`, for a group whose options are of another type, and for a
@@ -61,10 +63,22 @@ int64_t design_coefficients(OrthogonalizedOptimizer<F, AdaNewton>& optimizer,
         entry.rows = shape.rows;
         entry.cols = shape.cols;
         entry.precision = precision;
-        entry.quintics =
-            design_for_shape(shape.rows, shape.cols,
-                             policy.steps_for(shape.rows, shape.cols, precision), precision, model)
-                .quintics;
+        if (policy.iteration_for(shape.rows, shape.cols, parameter) == Iteration::Rational) {
+          RationalDesignOptions wanted;
+          wanted.poles.clear();
+          for (const RationalStage& f : policy.stages(shape.rows, shape.cols)) {
+            wanted.poles.push_back(static_cast<int64_t>(f.poles.size()));
+          }
+          auto parts = shape_spectra(shape.rows, shape.cols, model);
+          const auto count = static_cast<double>((std::min)(shape.rows, shape.cols));
+          for (auto& part : parts) part.second = schatten4_spectrum(part.second, count);
+          entry.stages = design_rational(parts, wanted).schedule;
+        } else {
+          entry.quintics = design_for_shape(shape.rows, shape.cols,
+                                            policy.steps_for(shape.rows, shape.cols, precision),
+                                            precision, model)
+                               .quintics;
+        }
         entry.origin = "designed";
         table.set(std::move(entry));
         ++designs;

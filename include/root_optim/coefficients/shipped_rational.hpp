@@ -23,12 +23,17 @@ enum class RationalPlan {
   Precise,  ///< the one with the least error
 };
 
+/// The poles of each stage of the shipped plans, from the cheapest to the dearest.
+inline std::vector<std::vector<int64_t>> shipped_rational_poles() {
+  return {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}};
+}
+
 /// Our stages for a rows × cols matrix after Schatten-4 normalization. They pass `validate_rational` in float32,
 /// hence in float64, with outputs of at most 1.2 in exact arithmetic.
 ///
 /// The class of a shape is that of its longer side over its shorter: 1, 2, 3, 4 or 8 and more, whichever is
 /// nearest in the logarithm.
-/// @param poles of each stage: {2}, {3}, {1, 1}, {1, 2}, {2, 2} or {2, 3}, from the cheapest to the dearest.
+/// @param poles of each stage: one of `shipped_rational_poles`.
 /// @throws c10::Error for other poles, and unless rows, cols >= 1.
 RationalStages shipped_rational(int64_t rows, int64_t cols, const std::vector<int64_t>& poles);
 

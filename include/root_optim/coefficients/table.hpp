@@ -17,6 +17,8 @@
 #include <root_optim/coefficients/form.hpp>
 #include <root_optim/coefficients/precision.hpp>
 #include <root_optim/coefficients/quintic.hpp>
+#include <root_optim/coefficients/rational.hpp>
+#include <root_optim/coefficients/rational_validation.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/validation.hpp>
 #include <root_optim/version.hpp>
@@ -24,23 +26,29 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// The triples of one shape, with where they come from and the validator's figures.
+/// The coefficients of one shape, triples of Newton–Schulz or stages with inverses, with where they come from
+/// and the validator's figures.
 struct TableEntry {
   int64_t rows = 0;  ///< smaller side
   int64_t cols = 0;  ///< larger side
   /// Of the products.
   Precision precision = Precision::Float32;
-  Quintics quintics;            ///< one triple per step
-  Form form = Form::Auto;       ///< how they are applied
-  std::string origin = "user";  ///< "user", "designed", "calibrated", …: one word
-  Spectrum spectrum;            ///< what they were designed for, or empty
-  ValidationReport report;      ///< set by the table
+  Quintics quintics;               ///< one triple per step, or none with `stages`
+  Form form = Form::Auto;          ///< how the triples are applied
+  RationalStages stages;           ///< of the rational iteration, or none with `quintics`
+  std::string origin = "user";     ///< "user", "designed", "calibrated", …: one word
+  Spectrum spectrum;               ///< what they were designed for, or empty
+  ValidationReport report;         ///< of the triples, set by the table
+  RationalReport rational_report;  ///< of the stages, set by the table
+
+  bool is_rational() const { return !stages.empty(); }  ///< whether it has stages
 };
 
 /// Coefficients by shape and precision.
 ///
 /// A value type. A shape is looked up in either orientation; float64 shares float32's
-/// entries. Every entry has passed `validate_quintics` for its precision and the Schatten-8 norm.
+/// entries. Every entry has passed `validate_quintics` for its precision and the Schatten-8 norm, or
+/// `validate_rational` for float32.
 ///
 /// Text format, one entry after the other, '#' starts a comment:
 ///     root_optim coefficients 1
@@ -52,8 +60,15 @@ struct TableEntry {
 ///     …
 ///     end
 /// that is: smaller and larger side, precision, form, origin; margin, smallest output for σ >= .01,
-/// largest output, slope; optionally the spectrum; then one triple per step. Coefficients and
-/// spectrum are written in digits that restore every bit.
+/// largest output, slope; optionally the spectrum; then one triple per step. Stages with inverses have the form
+/// "rational", the figures smallest and largest output and gain, and one line a stage, a₀ and then every weight
+/// with its pole:
+///     entry 256 1024 float32 rational calibrated
+///     figures 0.71 1.19 812
+///     stage 0.02 0.31 0.22 0.0041 0.00071
+///     end
+/// Coefficients and spectrum are written in digits that restore every bit. A table without stages is written as
+/// version 1, which older versions of the library read, one with stages as version 2.
 class CoefficientTable {
  public:
   /// The entry for a shape, or null. It lives until the table is changed or destroyed.
@@ -62,12 +77,15 @@ class CoefficientTable {
 
   /// Adds an entry, or replaces the one of its shape and precision.
   /// @throws c10::Error unless rows, cols >= 1, origin is one word, the spectrum is empty or as its
-  /// type says, and the schedule has at most 64 steps and passes validation for the precision; nothing
-  /// is changed then.
+  /// type says, there are either triples or stages, no more than 64, and they pass validation for the
+  /// precision (stages: float32 or float64, and Form::Auto); nothing is changed then.
   void set(TableEntry entry);
 
   /// As above, for triples of one's own.
   void set(int64_t rows, int64_t cols, Quintics quintics, Precision precision = Precision::Float32);
+
+  /// As above, for stages of one's own.
+  void set(int64_t rows, int64_t cols, RationalStages stages);
 
   size_t size() const { return entries_.size(); }  ///< number of entries
   bool empty() const { return entries_.empty(); }  ///< whether there are none

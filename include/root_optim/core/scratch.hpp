@@ -19,6 +19,8 @@ class Workspace;  // kernels/workspace.hpp
 struct Scratch {
   Workspace* workspace = nullptr;  ///< memory for temporaries; null: LibTorch's allocator
   bool overwrite = false;          ///< nobody else needs the input, which may be written over
+  /// Where a policy puts, if it cannot treat some matrices, which: bool [k], true where the result is of no use.
+  at::Tensor* failed = nullptr;
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -203,7 +203,7 @@ inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, 
                                     const at::Tensor& failed, Workspace* workspace) {
   const auto [factor, info] = at::linalg_cholesky_ex(a, /*upper=*/false, /*check_errors=*/false);
   const at::Tensor lost = info.ne(0), one = at::eye(a.size(1), a.options());
-  failed.logical_or_(lost);
+  failed.bitwise_or_(lost);
   const at::Tensor w = at::linalg_solve_triangular(at::where(lost.view({-1, 1, 1}), one, factor),
                                                    one.expand_as(a), /*upper=*/false);
   product(sum, w.transpose(1, 2), w, 1, alpha, workspace);

@@ -7,9 +7,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
 
 #include <cstdint>
 
+#include <root_optim/kernels/product.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -35,7 +38,13 @@ inline void symmetric_product_out(at::Tensor& out, const at::Tensor& x, const at
     at::Tensor lower = out.narrow(1, first, last - first).narrow(2, 0, last);
     const at::Tensor left = x.narrow(1, first, last - first);
     const at::Tensor right = y.narrow(1, 0, last).transpose(1, 2);
-    if (added.defined()) {
+    if (takes_onednn(left, right)) {
+      if (added.defined()) {
+        at::mul_out(lower, added.narrow(1, first, last - first).narrow(2, 0, last),
+                    at::scalar_tensor(beta, added.options().device(at::kCPU)));
+      }
+      product(lower, left, right, added.defined() ? 1 : 0, alpha);
+    } else if (added.defined()) {
       at::baddbmm_out(lower, added.narrow(1, first, last - first).narrow(2, 0, last), left, right,
                       beta, alpha);
     } else {

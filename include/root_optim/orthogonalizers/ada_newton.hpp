@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// AdaNewton: Newton–Schulz with a triple for each step, and as many steps as a shape affords. The
-// iteration itself is `orthogonalize` in newton_schulz.hpp. The shipped triples are in
-// coefficients/shipped.hpp, triples for single shapes in coefficients/table.hpp.
+// AdaNewton: the Newton iteration with coefficients by matrix shape. By inverses (rational.hpp) where they are
+// faster, by products alone (newton_schulz.hpp) elsewhere. The shipped coefficients are in
+// coefficients/shipped_rational.hpp and coefficients/shipped.hpp, those for single shapes in
+// coefficients/table.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include <root_optim/coefficients/rational.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/core/fields.hpp>
 #include <root_optim/core/scratch.hpp>
@@ -20,50 +24,79 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// Policy: Newton–Schulz with coefficients and steps by matrix shape, and Schatten-8 normalization.
+/// The two iterations of AdaNewton.
+enum class Iteration {
+  /// Rational for parameters on the CPU that are computed in float32 or float64, unless `steps` or `form` asks for
+  /// NewtonSchulz; else NewtonSchulz
+  Auto,
+  NewtonSchulz,  ///< quintics, products alone: the paper's, and the faster on GPUs
+  Rational  ///< stages with inverses: the faster on CPUs, and the more exact where σ is spread wide
+};
+
+/// Policy: the adaptive Newton iteration, with coefficients by matrix shape.
 ///
-/// Coefficients: if `table` has an entry for the shape (m, n) and the precision, that entry, with its
-///          number of steps and its form. Otherwise the shipped triples, one for each step, which are
-///          the same for all shapes. Their error is within a few percent of what `design_coefficients`
-///          (calibration.hpp) reaches for a shape (docs/precision.md). All pass validation. The
-///          published set, which does not, is CoefficientSet::root_paper() for NewtonSchulz.
-/// Steps:   `budget` bounds the cost (IterationPlan::cost) relative to that of the plain five-step
-///          iteration on the same shape, and each shape gets as many steps as fit. In float32 wide
-///          matrices are cheap in Gram space and large ones by symmetry, so the default gives them more.
-///          From a smaller side of 512 on it is 5 for square matrices, 6 for 1:2 and 9 for 1:4; below,
-///          5, 5 and 8. In bfloat16, which is always direct and plain, every shape gets 5. `steps` fixes
-///          the number instead.
+/// Iteration: for each parameter one of two, which `iteration` sets. Auto decides by device, dtype and these settings
+///          alone, so that equal programs choose alike on unlike CPUs.
+/// Rational: `orthogonalize_rational` (Schatten-4 normalization). Stages: the table's entry for the shape (m, n), else
+///          shipped ones (coefficients/shipped_rational.hpp). Without a `budget` the cheapest whose mean relative
+///          error on captured momentum is at most .75 of that of Muon's five steps: more has shown no use in
+///          training. With a budget the most exact that it affords, and the cheapest if it affords none.
+/// NewtonSchulz: `orthogonalize` (Schatten-8 normalization). Triples: the table's entry for the shape and the precision,
+///          with its form; else the shipped ones (coefficients/shipped.hpp), which are the same for all shapes and
+///          within a few percent of what `design_coefficients` reaches for a shape (docs/precision.md), with as many
+///          steps as `budget` affords. By default, 1: from a smaller side of 512 on 5 for square matrices, 6 for 1:2
+///          and 9 for 1:4; below, 5, 5 and 8; in bfloat16 5. `steps` fixes the number instead.
+/// Cost:    the unit is the time of five plain quintic steps in float32 on the same CPU: rational_cost and
+///          IterationPlan::cost in iteration_plan.hpp.
+/// Failure: a matrix whose factorization fails counts as a step that is skipped (`skipped`): nothing is thrown.
 /// Reference: ROOT, arXiv 2511.20626, "AdaNewton". Deviations from the paper: a triple for every step in
-///          place of one that repeats, another norm, steps by shape.
+///          place of one that repeats, another norm, steps by shape, and the iteration by inverses.
 class AdaNewton {
  public:
   static constexpr const char* name = "ada_newton";  ///< stable: checkpoints record it
 
-  /// Cost relative to five plain direct steps, 4m²n + 2m³ FLOP each. Range: finite, > 0. Default: 1.
+  /// Which iteration. Default: Auto.
+  AdaNewton& iteration(Iteration iteration);
+  /// What a shape may cost. Range: finite, > 0. Default: none, see above.
   AdaNewton& budget(double budget);
-  /// Number of steps of shapes without an entry in the table, 3 to 12, whatever they cost.
-  /// Default: by `budget`.
+  /// Number of Newton–Schulz steps of shapes without an entry in the table, 3 to 12, whatever they cost; with Auto
+  /// it chooses NewtonSchulz, and Rational refuses it. Default: by `budget`.
   AdaNewton& steps(int64_t steps);
-  /// float64, float32, bfloat16 or nullopt for `default_compute_dtype`. Default: nullopt.
+  /// float64, float32, bfloat16 (NewtonSchulz alone) or nullopt: float32 for Rational, else `default_compute_dtype`;
+  /// float64 for float64 parameters. Default: nullopt.
   AdaNewton& compute_dtype(std::optional<at::ScalarType> dtype);
-  /// How the polynomials are applied; see iteration_plan.hpp. Default: Auto.
+  /// How the polynomials of NewtonSchulz are applied; see iteration_plan.hpp. Direct and Gram choose it with
+  /// Iteration::Auto, and Rational refuses them. Default: Auto.
   AdaNewton& form(Form form);
-  /// Coefficients for single shapes, which take precedence over the shipped ones. Copies of a policy
-  /// share them; they never change. Default: none.
+  /// Coefficients for single shapes, which take precedence over the shipped ones; with Auto their kind decides
+  /// the iteration. Copies of a policy share them; they never change. Default: none.
   AdaNewton& table(CoefficientTable table);
 
-  double budget() const { return budget_; }
+  Iteration iteration() const { return iteration_; }
+  std::optional<double> budget() const { return budget_; }
   std::optional<int64_t> steps() const { return steps_; }
   std::optional<at::ScalarType> compute_dtype() const { return compute_dtype_; }
   Form form() const { return form_; }
   CoefficientTable table() const { return table_ ? *table_ : CoefficientTable(); }  ///< a copy
 
-  /// The number of steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
+  /// The iteration for a rows × cols matrix of a parameter: NewtonSchulz or Rational.
+  /// @throws c10::Error as `validate`.
+  Iteration iteration_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
+
+  /// The same as a sentence: which iteration, of what length, at what cost, and why.
+  /// @throws c10::Error as `validate_for`.
+  std::string explain(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
+
+  /// The stages of the rational iteration for a rows × cols matrix.
+  /// @throws c10::Error as `validate`, and unless rows, cols >= 1.
+  RationalStages stages(int64_t rows, int64_t cols) const;
+
+  /// The number of Newton–Schulz steps on a rows × cols matrix: the table's entry, else `steps`, else as many as
   /// `budget` affords, but at least three.
   /// @throws c10::Error unless rows, cols >= 1, and as `validate`.
   int64_t steps_for(int64_t rows, int64_t cols, Precision precision) const;
 
-  /// The triples for a rows × cols matrix.
+  /// The triples of Newton–Schulz for a rows × cols matrix.
   /// @throws c10::Error as `steps_for`.
   Quintics quintics(int64_t rows, int64_t cols, Precision precision) const;
 
@@ -76,10 +109,12 @@ class AdaNewton {
   void deserialize(const Fields& in);
 
   /// @throws c10::Error if the settings come from a checkpoint whose coefficients were designed on first
-  /// use, and the table has none for this shape: others would take their place.
+  /// use, and the table has none for this shape: others would take their place; if the table's entry is of the
+  /// other kind than `iteration` demands; and if Rational is demanded where products are rounded to less than
+  /// float32.
   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const;
 
-  /// `orthogonalize` with the triples for the shape of x, [k, m, n].
+  /// The factors of x, [k, m, n], by the iteration and the coefficients for its shape.
   at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
   /// The same with what a step offers: see Scratch.
   at::Tensor operator()(const at::Tensor& x, Scratch scratch) const;
@@ -89,7 +124,13 @@ class AdaNewton {
     return table_ ? table_->find(rows, cols, precision) : nullptr;
   }
 
-  double budget_ = 1;
+  /// The compute dtype for a parameter.
+  at::ScalarType dtype_for(const at::Tensor& parameter) const;
+  /// The poles of the shipped stages for a shape, each stage's.
+  std::vector<int64_t> poles_for(int64_t rows, int64_t cols) const;
+
+  Iteration iteration_ = Iteration::Auto;
+  std::optional<double> budget_;
   std::optional<int64_t> steps_;
   std::optional<at::ScalarType> compute_dtype_;
   Form form_ = Form::Auto;

@@ -27,16 +27,16 @@ struct RationalOptions {
 
 /// The factors, and which of them are none.
 struct RationalOutput {
-  at::Tensor x;  ///< the factors, [k, m, n]
+  at::Tensor x;  ///< the factors, as the input
   at::Tensor
-      failed;  ///< which matrices have none, for want of a factorization: x is zero. bool [k]
+      failed;  ///< which matrices have none, for want of a factorization: x is zero. bool [...]
 };
 
 /// Approximates the orthogonal polar factor UVᵀ of each matrix X = UΣVᵀ by stages with inverses.
 ///
 /// Math:      X ← X / max |x|, X ← X / ‖X‖_S4 with ‖X‖_S4 = (Σσ⁴)^¼ = ‖XXᵀ‖_F^½ >= σ_max;  for each stage:
 ///            R = XXᵀ, P = a₀I + Σ_j a_j (R + c_jI)⁻¹, X ← PX, that is σ ← σ (a₀ + Σ_j a_j / (σ² + c_j)).
-/// Shapes:    x: [k, m, n] -> the same; m > n is transposed internally, without a copy.
+/// Shapes:    x: [..., m, n] -> the same; m > n is transposed internally, without a copy.
 /// Dtype:     x: float64, float32, bfloat16 or float16, on any device; computed in options.compute_dtype, returned in
 ///            x's dtype. x is not modified unless `scratch` says so.
 /// Guarantee: every singular value of the result lies in [0, max_output + rounding] of `validate_rational`, whatever
@@ -57,6 +57,14 @@ struct RationalOutput {
 /// and float32 on CUDA while LibTorch's flags allow TF32.
 RationalOutput orthogonalize_rational(const at::Tensor& x, const RationalStages& schedule,
                                       const RationalOptions& options = {}, Scratch scratch = {});
+
+namespace detail {
+
+/// `orthogonalize_rational` without its checks: for stages that have passed validation.
+RationalOutput orthogonalize_valid(const at::Tensor& x, const RationalStages& schedule,
+                                   at::ScalarType dtype, bool in_bfloat16, Scratch scratch);
+
+}  // namespace detail
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

@@ -108,10 +108,10 @@ TEST_CASE("Calibrator: entries at every k-th step, for the shapes of each group"
   const TableEntry* entry = table.find(24, 40);
   REQUIRE(entry != nullptr);
   CHECK(entry->origin == "calibrated");
-  CHECK(static_cast<int64_t>(entry->quintics.size()) ==
-        AdaNewton().steps_for(24, 40, Precision::Float32));
-  CHECK(expected_mse(entry->quintics, entry->spectrum) <
-        expected_mse(AdaNewton().quintics(24, 40, Precision::Float32), entry->spectrum));
+  REQUIRE(entry->stages.size() == AdaNewton().stages(24, 40).size());
+  CHECK(entry->stages[0].poles.size() == AdaNewton().stages(24, 40)[0].poles.size());
+  const Spectrum seen = schatten4_spectrum(entry->spectrum, 24);
+  CHECK(expected_mse(entry->stages, seen) < expected_mse(AdaNewton().stages(24, 40), seen));
   train(model, &calibrator, 4, 6);
   CHECK(calibrator.designs() == 2);
   train(model, &calibrator, 6, 7);
@@ -121,7 +121,9 @@ TEST_CASE("Calibrator: entries at every k-th step, for the shapes of each group"
 TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
   // Gradients with known singular values, no momentum, no split: B is the gradient.
   const at::Tensor p = parameter({32, 48}, 5, at::kFloat);
+  const bool rational = GENERATE(false, true);
   auto options = RootOptions(1e-3).momentum(0).filter(SoftThreshold().quantile(1));
+  if (!rational) options.orthogonalizer(AdaNewton().iteration(Iteration::NewtonSchulz));
   Root optimizer({p}, options);
   Calibrator<SoftThreshold> calibrator(optimizer, every(1));
   const at::Tensor sigma = at::pow(10.0, at::linspace(0, -3, 32, at::kDouble));
@@ -133,6 +135,10 @@ TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
                 .table()
                 .find(32, 48);
   };
+  const auto error = [&](const TableEntry& found) {
+    return rational ? expected_mse(found.stages, schatten4_spectrum(truth, 32))
+                    : expected_mse(found.quintics, truth);
+  };
   double first = 0;
   for (uint64_t t = 0; t < 16; ++t) {
     // The first steps are of another kind, which must fade.
@@ -140,14 +146,25 @@ TEST_CASE("Calibrator: converges to the spectrum it is fed", "[calibrator]") {
                                 : test::with_singular_values(32, 48, sigma, 60 + 2 * t));
     calibrator.step();
     optimizer.step();
-    if (t == 2) first = expected_mse(entry().quintics, truth);
+    if (t == 2) first = error(entry());
   }
-  DesignOptions design;
-  design.steps = static_cast<int64_t>(entry().quintics.size());
-  design.validation =
-      ValidationOptions::for_precision(Precision::Float32, Normalization::Schatten8);
-  const double best = expected_mse(design_quintics(truth, design).quintics, truth);
-  const double reached = expected_mse(entry().quintics, truth);
+  double best = 0;
+  if (rational) {
+    RationalDesignOptions design;
+    design.poles.clear();
+    for (const RationalStage& f : entry().stages) {
+      design.poles.push_back(static_cast<int64_t>(f.poles.size()));
+    }
+    best = expected_mse(design_rational({{1.0, schatten4_spectrum(truth, 32)}}, design).schedule,
+                        schatten4_spectrum(truth, 32));
+  } else {
+    DesignOptions design;
+    design.steps = static_cast<int64_t>(entry().quintics.size());
+    design.validation =
+        ValidationOptions::for_precision(Precision::Float32, Normalization::Schatten8);
+    best = expected_mse(design_quintics(truth, design).quintics, truth);
+  }
+  const double reached = error(entry());
   INFO("first " << first << ", reached " << reached << ", best " << best);
   CHECK(reached < 0.5 * first);
   CHECK(reached < 1.3 * best);  // a tenth of the weight is the Gaussian part's

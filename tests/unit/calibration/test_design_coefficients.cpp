@@ -30,8 +30,9 @@ TEST_CASE("coefficients are designed for every shape of a model", "[design_coeff
   const at::Tensor own = parameter({16, 16}, 1, at::kFloat),
                    wide = parameter({16, 48}, 2, at::kFloat), tall = parameter({48, 16}, 3),
                    bias = parameter({48}, 4);
-  Root optimizer(std::vector<at::Tensor>{own, wide, tall, bias},
-                 RootOptions(0.05).orthogonalizer(AdaNewton().table(mine)));
+  Root optimizer(
+      std::vector<at::Tensor>{own, wide, tall, bias},
+      RootOptions(0.05).orthogonalizer(AdaNewton().iteration(Iteration::NewtonSchulz).table(mine)));
   CHECK(design_coefficients(optimizer, gaussian) == 1);  // tall is wide, and 16x16 has an entry
   const AdaNewton& policy = policy_of(optimizer);
   CHECK(policy.table().size() == 2);
@@ -52,6 +53,27 @@ TEST_CASE("coefficients are designed for every shape of a model", "[design_coeff
                                      parameter({48}, 4)});
   load(other, file);
   CHECK(policy_of(other).table().to_text() == policy.table().to_text());
+}
+
+TEST_CASE("stages are designed where AdaNewton takes inverses", "[design_coefficients]") {
+  ShapeModel gaussian;
+  gaussian.gaussian_weight = 1;
+  const at::Tensor wide = parameter({16, 48}, 2, at::kFloat), tall = parameter({48, 16}, 3);
+  Root optimizer(std::vector<at::Tensor>{wide, tall},
+                 RootOptions(0.05).orthogonalizer(AdaNewton().budget(0.7)));
+  const auto shipped = policy_of(optimizer).stages(16, 48);
+  CHECK(design_coefficients(optimizer, gaussian) == 1);
+  const TableEntry entry = *policy_of(optimizer).table().find(16, 48);
+  CHECK(entry.origin == "designed");
+  REQUIRE(entry.stages.size() == shipped.size());
+  for (size_t t = 0; t < shipped.size(); ++t) {
+    CHECK(entry.stages[t].poles.size() == shipped[t].poles.size());
+  }
+  const Spectrum spectrum =
+      schatten4_spectrum(gaussian_spectrum(16, 48, Normalization::Schatten8), 16);
+  CHECK(expected_mse(entry.stages, spectrum) < expected_mse(shipped, spectrum));
+  CHECK(policy_of(optimizer).stages(48, 16) == entry.stages);
+  test::train(optimizer, {wide, tall}, 0, 2);
 }
 
 TEST_CASE("each group's settings and precision count, blocks are shapes of their own",

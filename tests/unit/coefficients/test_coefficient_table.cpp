@@ -6,6 +6,8 @@
 
 #include <root_optim/coefficients/design/shape_model.hpp>
 #include <root_optim/coefficients/published.hpp>
+#include <root_optim/coefficients/rational.hpp>
+#include <root_optim/coefficients/shipped.hpp>
 #include <root_optim/coefficients/table.hpp>
 
 #include <sstream>
@@ -70,7 +72,7 @@ TEST_CASE("CoefficientTable: refuses unsafe entries and keeps what it has",
   const Quintics unsafe = CoefficientSet::root_paper().quintics(2048, 2048, 5);
   CHECK_THROWS_WITH(table.set(64, 128, unsafe), contains("step 1 of 5 fails"));
   CHECK_THROWS_AS(table.set(64, 128, narrow, Precision::BFloat16), c10::Error);
-  CHECK_THROWS_AS(table.set(64, 128, {}), c10::Error);
+  CHECK_THROWS_AS(table.set(64, 128, Quintics{}), c10::Error);
   CHECK_THROWS_WITH(table.set(0, 128, narrow), contains("rows, cols >= 1, got 0, 128"));
   const auto refused = [&](auto change, const std::string& reason) {
     TableEntry entry = *table.find(64, 128);
@@ -121,6 +123,60 @@ TEST_CASE("CoefficientTable: text restores every bit", "[coefficient_table]") {
   CHECK(copy.size() == 3);
 }
 
+TEST_CASE("CoefficientTable: stages with inverses beside triples, as version 2",
+          "[coefficient_table]") {
+  const RationalStages stages = zolotarev_stages({{1, 1e-3}, {2, 0.1}});
+  CoefficientTable table;
+  table.set(64, 128, stages);
+  REQUIRE(table.find(128, 64) != nullptr);
+  CHECK(table.find(128, 64)->is_rational());
+  CHECK(table.find(128, 64)->stages == stages);
+  CHECK(table.find(128, 64)->rational_report.valid);
+  table.set(8, 8, CoefficientSet::you().quintics(1, 1, 5));
+  CHECK_FALSE(table.find(8, 8)->is_rational());
+
+  const std::string text = table.to_text();
+  CHECK_THAT(text, contains("root_optim coefficients 2\n"));
+  CHECK_THAT(text, contains("entry 64 128 float32 rational user\nfigures "));
+  CoefficientTable copy;
+  read(copy, text);
+  CHECK(copy.to_text() == text);
+  CHECK(copy.find(64, 128)->stages == stages);
+
+  const auto refused = [](const std::string& wrong, const std::string& place,
+                          const std::string& reason) {
+    CoefficientTable target;
+    INFO(wrong);
+    CHECK_THROWS_WITH(read(target, wrong), contains(place) && contains(reason));
+    CHECK(target.size() == 0);
+  };
+  // Entries in order: 8x8 with five triples in lines 2 to 9, 64x128 from line 10.
+  refused(replaced(text, "coefficients 2", "coefficients 1"), "table.txt:10", "'entry");
+  refused(replaced(text, "128 float32", "128 bfloat16"), "table.txt:10", "'entry");
+  refused(replaced(text, "stage ", "stages "), "table.txt:12", "'stage' and numbers");
+  refused(replaced(text, "stage ", "stage x "), "table.txt:12", "a number");
+  refused(replaced(text, "stage ", "stage 1 "), "table.txt:12", "every weight with its pole");
+  refused(replaced(text, "stage ", "stage -"), "table.txt:10", "stage 1");
+  refused(replaced(text, "0.0156", "0.0157"), "table.txt:11", "not those of the coefficients");
+  refused(text.substr(0, text.find("stage")) + "end\n", "table.txt:12", "'stage'");
+  refused(text.substr(0, text.find("stage")), "table.txt", "or 'end'");
+
+  const std::string before = table.to_text();
+  const auto unset = [&](auto change, const std::string& reason) {
+    TableEntry entry = *table.find(64, 128);
+    change(entry);
+    CHECK_THROWS_WITH(table.set(entry), contains(reason));
+  };
+  unset([](auto& e) { e.quintics = shipped_quintics(5); },
+        "either triples or stages, got 5 triples and 2");
+  unset([](auto& e) { e.stages.clear(); }, "either triples or stages, got 0 triples and 0");
+  unset([](auto& e) { e.precision = Precision::BFloat16; }, "got bfloat16 and auto");
+  unset([](auto& e) { e.form = Form::Gram; }, "got float32 and gram");
+  unset([](auto& e) { e.stages[0].poles[0] = 1e-9; }, "stage 1");
+  unset([](auto& e) { e.stages[0].weights[0] = -1; }, "stage 1");
+  CHECK(table.to_text() == before);
+}
+
 TEST_CASE("design_for_shape: beats one schedule for all on a Gaussian matrix of its shape",
           "[coefficient_table]") {
   ShapeModel gaussian;
@@ -157,7 +213,9 @@ TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and rea
   };
   refused("", "table.txt:0", "first line");
   refused("something else\n", "table.txt:1", "first line");
-  refused(replaced(good, "coefficients 1", "coefficients 2"), "table.txt:1", "version 1");
+  refused(replaced(good, "coefficients 1", "coefficients 3"), "table.txt:1", "version 1 or 2");
+  refused(replaced(good, "coefficients 1", "coefficients 0"), "table.txt:1", "version 1 or 2");
+  refused(replaced(good, "coefficients 1", "coefficients x"), "table.txt:1", "version 1 or 2");
   refused(replaced(good, "entry", "entries"), "table.txt:2", "'entry");
   refused(replaced(good, "float32", "float16"), "table.txt:2", "float32|bfloat16");
   refused(replaced(good, " auto", " fast"), "table.txt:2", "auto|direct|gram");
@@ -172,7 +230,7 @@ TEST_CASE("CoefficientTable: refuses malformed or unsafe text, with line and rea
   refused(good + good.substr(good.find("entry")), "table.txt", "once");
   refused(replaced(good, "4.0848", "-4.0848"), "table.txt:2", "step 1 that fails");
   // Still safe, but not what was written: the figures tell.
-  refused(replaced(good, "4.0848", "4.0838"), "table.txt:3", "not those of the triples");
+  refused(replaced(good, "4.0848", "4.0838"), "table.txt:3", "not those of the coefficients");
   // The second entry is bad: the first must not be taken either.
   refused(good + "entry 1 1 float32 auto user\n", "table.txt", "'figures");
   const auto with_spectrum = [&](const std::string& lines) {

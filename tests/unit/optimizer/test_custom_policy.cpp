@@ -48,6 +48,17 @@ struct ReturnNothing {
   at::Tensor operator()(const at::Tensor&) const { return {}; }
 };
 
+/// An orthogonalizer that cannot treat matrices whose first entry is negative.
+struct GivesUp {
+  static constexpr const char* name = "gives_up";
+  at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
+  at::Tensor operator()(const at::Tensor& x, Scratch scratch) const {
+    const at::Tensor failed = x.select(2, 0).select(1, 0).lt(0);
+    if (scratch.failed != nullptr) *scratch.failed = failed;
+    return x.masked_fill(failed.view({-1, 1, 1}), 0);
+  }
+};
+
 using Custom = OrthogonalizedOptimizer<HuberClip, NormalizeRows>;
 
 Custom::Options clipped_at(double delta) {
@@ -171,4 +182,37 @@ TEST_CASE("the exact polar factor as orthogonalizer", "[custom_policy][exact_pol
     CHECK_THAT(p,
                test::close_to(start - 0.5 * polar, tolerance(Quantity::ExactPolar, at::kDouble)));
   }
+}
+
+TEST_CASE("a matrix that a policy gives up is a step that is skipped, with all its parameter has",
+          "[custom_policy]") {
+  using Optimizer = OrthogonalizedOptimizer<NoFilter, GivesUp>;
+  const at::Device device = GENERATE(from_range(test::devices()));
+  const auto where = at::TensorOptions(device).dtype(at::kFloat);
+  // Two of one shape step together; the third has two matrices, of which one is given up.
+  std::vector<at::Tensor> good{at::ones({4, 6}, where)},
+      bad{at::ones({4, 6}, where), at::ones({8, 6}, where)};
+  const auto options = [] {
+    return Optimizer::Options(0.1).rule(Rule::Orthogonalized).nesterov(false).weight_decay(0.1);
+  };
+  std::vector<Optimizer::Group> groups;
+  groups.emplace_back(std::vector<at::Tensor>{good[0].requires_grad_(), bad[0].requires_grad_()},
+                      std::make_unique<Optimizer::Options>(options()));
+  groups.emplace_back(
+      std::vector<at::Tensor>{bad[1].requires_grad_()},
+      std::make_unique<Optimizer::Options>(options().layout(MatrixLayout().split_rows(2))));
+  Optimizer optimizer(groups);
+  good[0].mutable_grad() = at::ones({4, 6}, where);
+  bad[0].mutable_grad() = at::full({4, 6}, -1, where);
+  bad[1].mutable_grad() = at::cat({at::ones({4, 6}, where), at::full({4, 6}, -1, where)});
+  optimizer.step();
+  CHECK_FALSE(at::equal(good[0], at::ones({4, 6}, where)));
+  for (const at::Tensor& p : bad) {
+    CHECK(at::equal(p, at::ones_like(p)));
+    const ParamState& state = *root_optim::detail::state_of(optimizer, p);
+    CHECK(state.skipped().item<double>() == 1);
+    CHECK(state.non_finite().item<double>() == 0);  // the gradient is not at fault
+    CHECK(at::equal(state.momentum_buffer(), at::zeros_like(p)));
+  }
+  CHECK(root_optim::detail::state_of(optimizer, good[0])->skipped().item<double>() == 0);
 }

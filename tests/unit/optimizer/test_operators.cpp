@@ -76,6 +76,9 @@ TEST_CASE("a step of Root calls nothing that synchronizes", "[operators]") {
   check_step<Root>(RootOptions().filter(SoftThreshold().absolute(0.5)), where);
   check_step<Root>(RootOptions().filter(SoftThreshold().relative_to_rms(3)), where);
   check_step<Root>(RootOptions().orthogonalizer(AdaNewton().compute_dtype(at::kBFloat16)), where);
+  check_step<Root>(RootOptions().orthogonalizer(AdaNewton().iteration(Iteration::NewtonSchulz)),
+                   where);
+  check_step<Root>(RootOptions().orthogonalizer(AdaNewton().iteration(Iteration::Rational)), where);
   check_step<Root>(RootOptions().filter(SoftThreshold().scaled(3, 2)), where);
   check_step<Root>(RootOptions().filter_place(FilterPlace::Momentum), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW), where);

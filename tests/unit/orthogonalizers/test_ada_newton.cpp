@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The policy AdaNewton: how many steps a shape gets, which triples, what is refused. What the
-// iteration does with them is in test_newton_schulz.cpp and tests/property.
+// The policy AdaNewton: which iteration, with which coefficients, and what is refused. What the iterations do with
+// them is in test_newton_schulz.cpp, test_rational.cpp and tests/property.
 #include "support/catch_torch.hpp"
 
 #include <root_optim/coefficients/design.hpp>
 #include <root_optim/coefficients/published.hpp>
+#include <root_optim/coefficients/shipped_rational.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
+#include <root_optim/orthogonalizers/iteration_plan.hpp>
+#include <root_optim/orthogonalizers/newton_schulz.hpp>
+#include <root_optim/orthogonalizers/rational.hpp>
 
 #include "support/devices.hpp"
 #include "support/spectra.hpp"
@@ -19,6 +23,7 @@
 
 using root_optim::AdaNewton;
 using root_optim::Form;
+using root_optim::Iteration;
 using root_optim::Precision;
 
 TEST_CASE("the budget decides the number of steps by shape", "[ada_newton]") {
@@ -59,12 +64,120 @@ TEST_CASE("the shipped triples are valid in every precision", "[ada_newton]") {
   }
 }
 
-TEST_CASE("AdaNewton is orthogonalize with its schedule", "[ada_newton]") {
+TEST_CASE("AdaNewton is either iteration with its coefficients", "[ada_newton]") {
   const at::Device device = GENERATE(from_range(test::devices()));
-  const at::Tensor x = test::gaussian({2, 16, 40}, 131).to(device);
-  const AdaNewton policy;
-  CHECK_THAT(policy(x), test::same_as(root_optim::orthogonalize(
-                            x, policy.quintics(16, 40, Precision::Float64))));
+  const at::ScalarType dtype = GENERATE(at::kFloat, at::kDouble);
+  const at::Tensor x = test::gaussian({2, 16, 40}, 131).to(device, dtype);
+  const AdaNewton newton_schulz = AdaNewton().iteration(Iteration::NewtonSchulz);
+  CHECK_THAT(newton_schulz(x),
+             test::same_as(root_optim::orthogonalize(
+                 x, newton_schulz.quintics(16, 40, newton_schulz.precision_for(x)))));
+  const AdaNewton rational = AdaNewton().iteration(Iteration::Rational);
+  const at::Tensor expected =
+      root_optim::orthogonalize_rational(x, root_optim::shipped_rational(16, 40)).x;
+  CHECK_THAT(rational(x), test::same_as(expected));
+  CHECK_THAT(rational(x[0]),
+             test::same_as(
+                 root_optim::orthogonalize_rational(x[0], root_optim::shipped_rational(16, 40)).x));
+  if (device.is_cpu()) CHECK_THAT(AdaNewton()(x), test::same_as(expected));
+}
+
+TEST_CASE("device, dtype and settings decide the iteration", "[ada_newton]") {
+  const at::Tensor cpu = at::zeros({16, 40}), meta = at::zeros({16, 40}, at::kMeta);
+  const auto of = [](const AdaNewton& policy, const at::Tensor& p) {
+    return policy.iteration_for(16, 40, p);
+  };
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
+    CHECK(of(AdaNewton(), cpu.to(dtype)) == Iteration::Rational);
+  }
+  CHECK(of(AdaNewton(), meta) == Iteration::NewtonSchulz);
+  CHECK(of(AdaNewton().iteration(Iteration::Rational), meta) == Iteration::Rational);
+  CHECK(of(AdaNewton().iteration(Iteration::NewtonSchulz), cpu) == Iteration::NewtonSchulz);
+  CHECK(of(AdaNewton().compute_dtype(at::kBFloat16), cpu) == Iteration::NewtonSchulz);
+  CHECK(of(AdaNewton().compute_dtype(at::kDouble), cpu) == Iteration::Rational);
+  CHECK(of(AdaNewton().steps(5), cpu) == Iteration::NewtonSchulz);
+  CHECK(of(AdaNewton().steps(5).budget(1), cpu) == Iteration::Rational);
+  CHECK(of(AdaNewton().form(Form::Direct), cpu) == Iteration::NewtonSchulz);
+  CHECK(of(AdaNewton().form(Form::Gram), cpu) == Iteration::NewtonSchulz);
+  root_optim::CoefficientTable table;
+  table.set(16, 40, root_optim::shipped_quintics(7));
+  CHECK(of(AdaNewton().table(table), cpu) == Iteration::NewtonSchulz);
+  table.set(16, 40, root_optim::shipped_rational(16, 40));
+  CHECK(of(AdaNewton().table(table).steps(5), cpu) == Iteration::Rational);
+
+  CHECK_THAT(AdaNewton().explain(256, 1024, cpu),
+             test::contains("256x1024: inverses, stages of ") &&
+                 test::contains("of Muon's; the cheapest with at most .75") &&
+                 test::contains("because it is on the CPU in float32"));
+  CHECK_THAT(AdaNewton().budget(0.5).explain(256, 256, cpu), test::contains("the budget affords"));
+  CHECK_THAT(AdaNewton().explain(256, 1024, meta),
+             test::contains("Newton–Schulz, 8 steps, Gram space") &&
+                 test::contains("it is not on the CPU"));
+  CHECK_THAT(
+      AdaNewton().steps(4).explain(8, 9, cpu),
+      test::contains("4 steps, direct") && test::contains("their number of steps or form is set"));
+  CHECK_THAT(AdaNewton().table(table).explain(16, 40, cpu), test::contains("the table's (user)"));
+}
+
+TEST_CASE("a budget buys the most exact plan that it affords", "[ada_newton]") {
+  using root_optim::rational_cost;
+  using root_optim::shipped_rational_error;
+  const std::vector<std::vector<int64_t>> plans = root_optim::shipped_rational_poles();
+  for (const auto& [m, n] :
+       std::vector<std::pair<int64_t, int64_t>>{{64, 64}, {768, 3072}, {2048, 2048}}) {
+    CHECK(AdaNewton().budget(1e-3).stages(m, n) ==
+          root_optim::shipped_rational(m, n, plans.front()));
+    double least = 1;
+    for (double budget = 0.05; budget < 2; budget *= 1.3) {
+      const auto stages = AdaNewton().budget(budget).stages(m, n);
+      std::vector<int64_t> poles;
+      for (const auto& f : stages) poles.push_back(static_cast<int64_t>(f.poles.size()));
+      CAPTURE(m, n, budget, poles);
+      CHECK((rational_cost(m, n, poles) <= budget || poles == plans.front()));
+      const double error = shipped_rational_error(m, n, poles).training;
+      CHECK(error <= least);
+      least = error;
+      for (const auto& other : plans) {
+        if (rational_cost(m, n, other) <= budget) {
+          CHECK(shipped_rational_error(m, n, other).training >= error);
+        }
+      }
+    }
+  }
+  // 4.5 m²n a stage and 6 m³ a pole over 20 m²n + 10 m³.
+  CHECK(rational_cost(64, 256, {1, 2}) == Approx((2 * 4.5 * 4 + 18) / 90.0));
+  CHECK(rational_cost(256, 64, {1, 2}) == rational_cost(64, 256, {1, 2}));
+  CHECK_THROWS_WITH(rational_cost(0, 1, {1}), test::contains("got 0, 1"));
+}
+
+TEST_CASE("Root's default is the cheapest plan with three quarters of Muon's error",
+          "[ada_newton]") {
+  for (const int64_t n : {64, 100, 128, 192, 256, 512, 64 * 64}) {
+    const auto chosen = AdaNewton().stages(64, n);
+    bool found = false;
+    for (const auto& poles : root_optim::shipped_rational_poles()) {
+      const auto error = root_optim::shipped_rational_error(64, n, poles);
+      const bool good = error.training <= 0.75 * error.muon_training;
+      if (good && !found) {
+        CHECK(chosen == root_optim::shipped_rational(64, n, poles));
+        CHECK(error.held_out <= 0.8 * error.muon_held_out);
+        found = true;
+      }
+    }
+    CHECK(found);
+    CHECK(chosen == AdaNewton().stages(n, 64));
+  }
+}
+
+TEST_CASE("an entry of the table with stages comes before the shipped ones", "[ada_newton]") {
+  root_optim::CoefficientTable table;
+  const auto mine = root_optim::zolotarev_stages({{2, 1e-3}, {1, 0.1}});
+  table.set(40, 16, mine);
+  const AdaNewton policy = AdaNewton().table(table);
+  CHECK(policy.stages(16, 40) == mine);
+  CHECK(policy.stages(16, 41) == root_optim::shipped_rational(16, 41));
+  const at::Tensor x = test::gaussian({2, 40, 16}, 133).to(at::kFloat);
+  CHECK_THAT(policy(x), test::same_as(root_optim::orthogonalize_rational(x, mine).x));
 }
 
 TEST_CASE("an entry of the table comes before the shipped triples", "[ada_newton]") {
@@ -118,7 +231,9 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
   table.set(8, 24, root_optim::shipped_quintics(4));
   for (const AdaNewton& policy :
        {AdaNewton(), AdaNewton().steps(8), AdaNewton().budget(2).form(Form::Direct),
-        AdaNewton().compute_dtype(at::kBFloat16), AdaNewton().table(table)}) {
+        AdaNewton().compute_dtype(at::kBFloat16), AdaNewton().table(table),
+        AdaNewton().iteration(Iteration::Rational).budget(0.5),
+        AdaNewton().iteration(Iteration::NewtonSchulz)}) {
     root_optim::Fields fields, again;
     policy.serialize(fields);
     AdaNewton copy = AdaNewton().steps(4);
@@ -126,11 +241,26 @@ TEST_CASE("AdaNewton survives its fields", "[ada_newton][policy]") {
     copy.serialize(again);
     CHECK(fields == again);
     CHECK(copy.steps() == policy.steps());
+    CHECK(copy.iteration() == policy.iteration());
     CHECK(copy.budget() == policy.budget());
     CHECK(copy.form() == policy.form());
     CHECK(copy.compute_dtype() == policy.compute_dtype());
     CHECK(copy.table().to_text() == policy.table().to_text());
   }
+  // Files of formats 1 to 4 go on as they were.
+  root_optim::Fields older;
+  AdaNewton().serialize(older);
+  root_optim::Fields without_iteration;
+  without_iteration.set("budget", 1.0);
+  without_iteration.set("steps", std::vector<int64_t>{});
+  without_iteration.set("compute_dtype", older.get<std::string>("compute_dtype"));
+  without_iteration.set("form", int64_t{0});
+  without_iteration.set("table", std::string());
+  AdaNewton upgraded;
+  upgraded.deserialize(without_iteration);
+  CHECK(upgraded.iteration() == Iteration::NewtonSchulz);
+  CHECK(upgraded.budget() == 1);
+
   root_optim::Fields fields;
   AdaNewton().table(table).serialize(fields);
   fields.set("table", std::string("root_optim coefficients 1\nentry 8\n"));
@@ -167,6 +297,24 @@ TEST_CASE("AdaNewton names what is out of range", "[ada_newton][policy][errors]"
                     test::contains("expected budget to be finite and > 0, got 0"));
   CHECK_THROWS_WITH(AdaNewton().budget(std::numeric_limits<double>::infinity()).validate(),
                     test::contains("got inf"));
+  const AdaNewton rational = AdaNewton().iteration(Iteration::Rational);
+  CHECK_THROWS_WITH(AdaNewton(rational).steps(5).validate(),
+                    test::contains("expected neither steps nor a form nor bfloat16") &&
+                        test::contains("got 5 steps"));
+  CHECK_THROWS_WITH(AdaNewton(rational).compute_dtype(at::kBFloat16).validate(),
+                    test::contains("got bfloat16"));
+  CHECK_THROWS_WITH(AdaNewton(rational).form(Form::Gram).validate(), test::contains("got a form"));
+  root_optim::CoefficientTable table;
+  table.set(8, 9, root_optim::shipped_quintics(5));
+  table.set(8, 10, root_optim::shipped_rational(8, 10));
+  const at::Tensor p = at::zeros({8, 9});
+  CHECK_THROWS_WITH(
+      AdaNewton(rational).table(table).validate_for(8, 9, p),
+      test::contains("expected stages for 8x9 in the table") && test::contains("got triples"));
+  CHECK_THROWS_WITH(
+      AdaNewton().iteration(Iteration::NewtonSchulz).table(table).validate_for(10, 8, p),
+      test::contains("expected triples for 10x8"));
+  CHECK_NOTHROW(AdaNewton().table(table).validate_for(8, 10, p));
   CHECK_THROWS_WITH(AdaNewton().compute_dtype(at::kHalf).validate(),
                     test::contains("root_optim::AdaNewton: expected compute_dtype"));
 }

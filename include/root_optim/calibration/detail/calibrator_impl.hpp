@@ -14,6 +14,7 @@
 
 #include <root_optim/calibration/calibrator.hpp>
 #include <root_optim/coefficients/design/design.hpp>
+#include <root_optim/coefficients/design/rational_design.hpp>
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/core/finite.hpp>
@@ -59,6 +60,31 @@ ROOT_OPTIM_INLINE TableEntry calibrated_entry(int64_t rows, int64_t cols, const 
   entry.cols = cols;
   entry.precision = precision;
   entry.quintics = design_quintics(mixture(parts), options).quintics;
+  entry.origin = "calibrated";
+  entry.spectrum = seen;
+  return entry;
+}
+
+ROOT_OPTIM_INLINE TableEntry calibrated_stages(int64_t rows, int64_t cols, const Spectrum& seen,
+                                               const std::vector<int64_t>& poles,
+                                               double gaussian_weight) {
+  TORCH_CHECK(gaussian_weight >= 0 && gaussian_weight < 1,
+              "root_optim::calibrated_stages: expected 0 <= gaussian_weight < 1, got ",
+              gaussian_weight);
+  const auto count = static_cast<double>((std::min)(rows, cols));
+  std::vector<std::pair<double, Spectrum>> parts = {
+      {1 - gaussian_weight, schatten4_spectrum(seen, count)}};
+  if (gaussian_weight > 0) {
+    parts.emplace_back(
+        gaussian_weight,
+        schatten4_spectrum(gaussian_spectrum(rows, cols, Normalization::Schatten8), count));
+  }
+  RationalDesignOptions options;
+  options.poles = poles;
+  TableEntry entry;
+  entry.rows = rows;
+  entry.cols = cols;
+  entry.stages = design_rational(parts, options).schedule;
   entry.origin = "calibrated";
   entry.spectrum = seen;
   return entry;

@@ -59,6 +59,9 @@ class FaultGuard {
   void note(const at::Tensor& magnitude) { join(sound_, is_finite(magnitude).reshape({-1})); }
   /// The step of a parameter is taken only if its magnitude is finite.
   void must_be_finite(const at::Tensor& magnitude);
+  /// The step of a parameter is not taken if one of its matrices is of no use; the gradient is not at fault.
+  /// @param failed bool, one for each matrix, those of a parameter in a row; after must_be_finite
+  void give_up(const at::Tensor& failed);
   /// One flag for all: whether every step is usable so far.
   at::Tensor all_usable() const { return usable_.all(); }
   /// Lets `usable`, one flag, decide for all parameters.

@@ -41,6 +41,15 @@ ROOT_OPTIM_INLINE void FaultGuard::must_be_finite(const at::Tensor& magnitude) {
   join(usable_, is_finite(magnitude));
 }
 
+ROOT_OPTIM_INLINE void FaultGuard::give_up(const at::Tensor& failed) {
+  if (!usable_.defined()) return;
+  if (failed.is_cpu()) {  // the host may look without waiting
+    const bool* const flags = failed.data_ptr<bool>();
+    if (std::none_of(flags, flags + failed.numel(), [](bool flag) { return flag; })) return;
+  }
+  join(usable_, failed.view({usable_.size(0), -1}).any(1).bitwise_not_().view(usable_.sizes()));
+}
+
 ROOT_OPTIM_INLINE at::Tensor choose(const at::Tensor& usable, const at::Tensor& next,
                                     const at::Tensor& old) {
   if (!usable.defined() || (usable.is_cpu() && all_true(usable))) return next;

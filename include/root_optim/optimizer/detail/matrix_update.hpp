@@ -120,7 +120,8 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
     view.reset();
     const auto shape = matrices.sizes().vec();
     // U is ours to write over, unless it is the momentum itself, or a user's policy may have kept it.
-    Scratch scratch{workspace, /*overwrite=*/options.nesterov()};
+    at::Tensor failed;
+    Scratch scratch{workspace, /*overwrite=*/options.nesterov(), &failed};
     if (filters && !of_gradient) {
       matrices = applied(filter, std::move(matrices), scratch);
       scratch.overwrite = takes_scratch<Filter>;
@@ -134,6 +135,7 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                 matrices.defined()
                     ? c10::str(matrices.sizes(), " of ", c10::toString(matrices.scalar_type()))
                     : std::string("no tensor"));
+    if (failed.defined()) guard.give_up(failed);
     if (moments) {
       BalancedUpdate balanced =
           balance_update(as_dtype(matrices, dtype), moments->of(shape), options.update_beta());

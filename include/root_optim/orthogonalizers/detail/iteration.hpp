@@ -9,6 +9,8 @@
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/div.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstddef>
@@ -21,6 +23,7 @@
 #include <root_optim/coefficients/quintic.hpp>  // Quintics
 #include <root_optim/kernels/frobenius_norm.hpp>
 #include <root_optim/kernels/max_abs.hpp>
+#include <root_optim/kernels/product.hpp>
 #include <root_optim/kernels/symmetric_product.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/version.hpp>
@@ -109,10 +112,24 @@ inline at::Tensor iterate_direct(at::Tensor x, const Quintics& schedule, int64_t
     } else {
       symmetric_product_out(factor, gram, gram, blocks, gram, b, c);
     }
-    at::baddbmm_out(next, x, factor, x, /*beta=*/a, /*alpha=*/1);
+    if (takes_onednn(factor, x)) {
+      at::mul_out(next, x, at::scalar_tensor(a, x.options()));
+      product(next, factor, x, /*beta=*/1);
+    } else {
+      at::baddbmm_out(next, x, factor, x, /*beta=*/a, /*alpha=*/1);
+    }
     std::swap(x, next);
   }
   return x;
+}
+
+/// out ← ab.
+inline void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  if (takes_onednn(a, b)) {
+    product(out, a, b);
+  } else {
+    at::bmm_out(out, a, b);
+  }
 }
 
 /// The same in Gram space; x [k, m, n], m <= n, is overwritten.
@@ -129,7 +146,7 @@ inline at::Tensor iterate_gram(at::Tensor x, const Quintics& schedule,
   at::Tensor next = temporary_like(workspace, x);
   at::Tensor gram = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());  // R
   at::Tensor step = temporary_like(workspace, gram);                                       // P
-  at::Tensor product, scratch;                                                             // Q
+  at::Tensor steps, scratch;                                                               // Q
   size_t t = 0;
   for (const int64_t length : runs) {
     symmetric_product_out(gram, x, x, blocks);
@@ -143,22 +160,22 @@ inline at::Tensor iterate_gram(at::Tensor x, const Quintics& schedule,
         symmetric_product_out(step, gram, gram, blocks, gram, b, c);
       }
       step.diagonal(0, 1, 2).add_(a);
-      if (!product.defined()) {
-        product = temporary_like(workspace, gram);
+      if (!steps.defined()) {
+        steps = temporary_like(workspace, gram);
         scratch = temporary_like(workspace, gram);
       }
       if (i + 1 < length) {
-        at::bmm_out(scratch, step, gram);
-        at::bmm_out(gram, scratch, step);
+        multiply(scratch, step, gram);
+        multiply(gram, scratch, step);
       }
       if (i == 0) {
-        std::swap(product, step);
+        std::swap(steps, step);
       } else {
-        at::bmm_out(scratch, step, product);
-        std::swap(product, scratch);
+        multiply(scratch, step, steps);
+        std::swap(steps, scratch);
       }
     }
-    at::bmm_out(next, product, x);
+    multiply(next, steps, x);
     std::swap(x, next);
   }
   return x;

@@ -4,6 +4,8 @@
 // The definitions of orthogonalizers/iteration_plan.hpp.
 #pragma once
 
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -68,6 +70,18 @@ ROOT_OPTIM_INLINE IterationPlan plan_iteration(int64_t rows, int64_t cols, const
   gram.flops = gram_flops(rows, cols, gram.runs, blocks);
   for (const int64_t run : gram.runs) gram.cost += detail::gram_run(rows, cols, run, share);
   return form == Form::Gram || gram.cost < direct.cost ? gram : direct;
+}
+
+ROOT_OPTIM_INLINE double rational_cost(int64_t rows, int64_t cols,
+                                       const std::vector<int64_t>& poles) {
+  TORCH_CHECK(rows >= 1 && cols >= 1, "root_optim::rational_cost: expected rows, cols >= 1, got ",
+              rows, ", ", cols);
+  const double m = static_cast<double>((std::min)(rows, cols));
+  const double n = static_cast<double>((std::max)(rows, cols));
+  const double inverse = m < 512 ? 6 : m < 1024 ? 4 : 3;
+  double cost = 4.5 * static_cast<double>(poles.size()) * m * m * n;
+  for (const int64_t r : poles) cost += inverse * static_cast<double>(r) * m * m * m;
+  return cost / direct_flops(rows, cols, 5);
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -81,6 +81,30 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule,
   return x;
 }
 
+ROOT_OPTIM_INLINE RationalOutput orthogonalize_valid(const at::Tensor& x,
+                                                     const RationalStages& schedule,
+                                                     at::ScalarType dtype, bool in_bfloat16,
+                                                     Scratch scratch) {
+  const int64_t m = x.size(-2), n = x.size(-1);
+  if (x.numel() == 0) {
+    const auto sizes = x.sizes();
+    return {x.clone(), at::zeros(sizes.slice(0, sizes.size() - 2), x.options().dtype(at::kBool))};
+  }
+  const bool tall = m > n;
+  const at::Tensor matrices = x.reshape({-1, m, n});
+  const at::Tensor failed = at::zeros({matrices.size(0)}, x.options().dtype(at::kBool));
+  at::Tensor wide = tall ? matrices.transpose(1, 2) : matrices;
+  if (wide.element_size() < 4) {  // half precision is normalized in float32
+    wide = wide.to(at::kFloat);
+    scratch.overwrite = true;  // a copy
+  }
+  at::Tensor result = iterate_rational(scale_by_max(wide, dtype, scratch), schedule, in_bfloat16,
+                                       failed, scratch.workspace);
+  if (tall) result = result.transpose(1, 2);
+  const auto sizes = x.sizes();
+  return {result.to(x.scalar_type()).reshape(sizes), failed.view(sizes.slice(0, sizes.size() - 2))};
+}
+
 }  // namespace detail
 
 ROOT_OPTIM_INLINE RationalOutput orthogonalize_rational(const at::Tensor& x,
@@ -88,7 +112,7 @@ ROOT_OPTIM_INLINE RationalOutput orthogonalize_rational(const at::Tensor& x,
                                                         const RationalOptions& options,
                                                         Scratch scratch) {
   constexpr const char* who = "orthogonalize_rational";
-  detail::check_batch(x, who);
+  detail::check_matrices(x, who);
   detail::check_no_autograd(x, who);
   const at::ScalarType dtype =
       options.compute_dtype.value_or(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -103,21 +127,9 @@ ROOT_OPTIM_INLINE RationalOutput orthogonalize_rational(const at::Tensor& x,
       dtype == at::kDouble ? Precision::Float64 : Precision::Float32);
   const RationalReport report = validate_rational(schedule, limits);
   if (!report.valid) check_rational(schedule, limits, who);
-
-  const at::Tensor failed = at::zeros({x.size(0)}, x.options().dtype(at::kBool));
-  if (x.numel() == 0) return {x.clone(), failed};
   const bool in_bfloat16 =
       options.bfloat16_product && allows_bfloat16_product(report, limits.output_bound);
-  const bool tall = x.size(1) > x.size(2);
-  at::Tensor wide = tall ? x.transpose(1, 2) : x;
-  if (wide.element_size() < 4) {  // half precision is normalized in float32
-    wide = wide.to(at::kFloat);
-    scratch.overwrite = true;  // a copy
-  }
-  at::Tensor result = detail::iterate_rational(detail::scale_by_max(wide, dtype, scratch), schedule,
-                                               in_bfloat16, failed, scratch.workspace);
-  if (tall) result = result.transpose(1, 2);
-  return {result.to(x.scalar_type()), failed};
+  return detail::orthogonalize_valid(x, schedule, dtype, in_bfloat16, scratch);
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE
