@@ -69,6 +69,19 @@ def gemm_rate(size, dtype):
     return 2 * size**3 / min(seconds(lambda: x @ x) for _ in range(3))
 
 
+def cpu_features():
+    """The processor's name and those of its features that products depend on."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            info = dict(line.split(":", 1) for line in file if ":" in line)
+    except OSError:
+        return "unknown"
+    info = {key.strip(): value.strip() for key, value in info.items()}
+    flags = info.get("flags", "").split()
+    wanted = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{info.get('model name', 'unknown')}, {' '.join(wanted) or 'none of avx2, avx512, bf16'}"
+
+
 def mean_error(optimizer, matrices, polar):
     return statistics.mean(relative_error(optimizer.orthogonalize(m.flatten(1)), p)
                            for m, p in zip(matrices, polar))
@@ -87,20 +100,21 @@ def smallest(problem, dtype, limit, option, values):
     return {option: values[high]} if high < len(values) else None
 
 
-def find_fast(problem, dtype, limit):
-    """The smallest budget and the smallest number of steps with at most the error `limit`: the faster of
-    the two in three rounds, or None."""
-    found = [smallest(problem, dtype, limit, "budget", [0.02 * i for i in range(11, 101)]),
-             smallest(problem, dtype, limit, "steps", list(range(3, 13)))]
-    entries = [Entry(str(options), dtype, Ours(problem, "root", dtype, **options))
-               for options in found if options is not None]
+def find_fast(problem, dtypes, limit):
+    """(dtype, options) of the fastest root with at most the error `limit`: the smallest budget, which buys
+    inverses in float32, and the smallest number of steps, in each dtype; in three rounds. (None, None): none."""
+    found = [(dtype, options) for dtype in dtypes for options in (
+        smallest(problem, dtype, limit, "budget", [0.02 * i for i in range(4, 101)]),
+        smallest(problem, dtype, limit, "steps", list(range(3, 13)))) if options is not None]
+    entries = [Entry(f"{options} in {dtype}", dtype, Ours(problem, "root", dtype, **options))
+               for dtype, options in found]
     for _ in range(4):
         for entry in entries:
             entry.race()
     for entry in entries:
         entry.times = entry.times[1:]  # without the first, which warms up
         print(f"  root with {entry.name}: {entry.ms():.1f} ms")
-    return min(zip(map(Entry.ms, entries), filter(None, found)), default=(0, None),
+    return min(zip(map(Entry.ms, entries), found), default=(0, (None, None)),
                key=lambda pair: pair[0])[1]
 
 
@@ -150,8 +164,8 @@ def measure(bench, name, shapes, rates, args):
 
     enter("torch_adamw", "float32", lambda: TorchAdamW(problem))
     enter("muon", "float32", lambda: Ours(problem, "muon"))
-    dtype = "bfloat16" if rates[torch.bfloat16] > rates[torch.float32] else "float32"
-    fast = find_fast(problem, dtype, best.error)
+    in_hardware = rates[torch.bfloat16] > rates[torch.float32]
+    dtype, fast = find_fast(problem, ["float32"] + ["bfloat16"] * in_hardware, best.error)
     if fast is None:
         print(f"  root_fast: nothing reaches the error of {best.name}")
     else:
@@ -255,6 +269,7 @@ def main():
 
     start = time.perf_counter()
     rates = {dtype: gemm_rate(512, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    print(f"CPU: {cpu_features()}")
     print(f"LibTorch {torch.__version__}, {torch.get_num_threads()} threads, "
           f"{torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.1f}; 512³ products: "
           f"float32 {rates[torch.float32] / 1e9:.1f}, bfloat16 {rates[torch.bfloat16] / 1e9:.2f} GFLOP/s\n",

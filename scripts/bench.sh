@@ -14,6 +14,8 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
   speed       a step of root_optim against torch.optim's Muon and AdamW, in one process
   scaling     the time of an orthogonalization from 256 to 4096 rows, and its share of the rate at
               which the machine multiplies matrices
+  cost        the forms of the iteration against five quintic steps, beside what the library takes them to
+              cost, on one thread
   memory      what a step allocates, and what optimizers keep
   compile     what the headers cost a compiler
 
@@ -32,7 +34,7 @@ while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
-    precision | speed | scaling | memory | compile)
+    precision | speed | scaling | cost | memory | compile)
       if [ -z "$benchmark" ]; then benchmark=$1; else arguments+=("$1"); fi
       ;;
     *) arguments+=("$1") ;;
@@ -56,6 +58,10 @@ case $benchmark in
   scaling)
     targets=(benchmark_scaling)
     command=("$release/benchmarks/scaling")
+    ;;
+  cost)
+    targets=(benchmark_cost)
+    command=("$release/benchmarks/cost")
     ;;
   speed)
     set_up_python_torch

@@ -24,7 +24,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///   c          1e-2     1e-3     1e-4     1e-5     6.4e-6   2.2e-6   1e-6
 ///   refined    5.6e-6   7.5e-5   6.3e-4   7.1e-3   1.3e-2   3.8e-2   7.4e-2
 ///   LAPACK     4.3e-6   7.2e-5   6.8e-4   6.4e-3   1.3e-2   4.0e-2   6.6e-2
-///   unrefined  5.6e-6   7.8e-5   7.7e-4   2.0e-2   3.8e-2   .21      .51, one failure
+/// On other 64, unrefined, which is what poles from 1e-5 on take, beside LAPACK:
+///   unrefined  5.5e-6   2.9e-5   3.0e-4   5.8e-3   7.4e-3   2.4e-2   .19, with failures from 2.2e-6 on
+///   LAPACK     3.4e-6   2.5e-5   3.0e-4   3.3e-3   4.8e-3   1.3e-2   2.7e-2
 /// With ‖R‖_F = 1, as in the first stage, about a third of these.
 inline double smallest_pole(Precision precision) {
   return precision == Precision::Float64 ? 4e-15 : 2e-6;

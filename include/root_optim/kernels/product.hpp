@@ -80,6 +80,15 @@ struct OneDnnLinear {
 };
 #endif
 
+/// Rows first … first + rows of matrix i, as one operator.
+inline at::Tensor rows_of(const at::Tensor& a, int64_t i, int64_t first, int64_t rows) {
+  return a.as_strided({rows, a.size(2)}, a.strides().slice(1),
+                      a.storage_offset() + i * a.stride(0) + first * a.stride(1));
+}
+
+/// Matrix i.
+inline at::Tensor matrix_of(const at::Tensor& a, int64_t i) { return rows_of(a, i, 0, a.size(1)); }
+
 /// Whether oneDNN multiplies m × p by p × n faster: from about 256³ on its start no longer counts.
 inline bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
   const int64_t m = a.size(1), p = a.size(2), n = b.size(2);
@@ -101,11 +110,11 @@ inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, do
     // oneDNN's results are new tensors: of a few MB at a time.
     const int64_t rows = (std::max)((int64_t{1} << 20) / out.size(2), int64_t{128});
     for (int64_t i = 0; i < out.size(0); ++i) {
-      const at::Tensor w = b.select(0, i).t();
+      const at::Tensor w = matrix_of(b, i).t();
       for (int64_t first = 0; first < out.size(1); first += rows) {
         const int64_t count = (std::min)(rows, out.size(1) - first);
-        const at::Tensor part = out.select(0, i).narrow(0, first, count);
-        const at::Tensor y = OneDnnLinear::get()(a.select(0, i).narrow(0, first, count), w);
+        const at::Tensor part = rows_of(out, i, first, count);
+        const at::Tensor y = OneDnnLinear::get()(rows_of(a, i, first, count), w);
         if (beta == 0) {
           part.copy_(y);
           if (alpha != 1) part.mul_(alpha);
@@ -115,8 +124,8 @@ inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b, do
       }
     }
   } else if (out.size(0) == 1) {
-    at::Tensor one = out.select(0, 0);
-    at::addmm_out(one, one, a.select(0, 0), b.select(0, 0), beta, alpha);
+    at::Tensor one = matrix_of(out, 0);
+    at::addmm_out(one, one, matrix_of(a, 0), matrix_of(b, 0), beta, alpha);
   } else if (out.is_contiguous() || out.size(1) * out.size(2) > 192 * 192) {
     at::baddbmm_out(out, out, a, b, beta, alpha);
   } else {

@@ -34,9 +34,11 @@ void for_parts(int64_t n, const Body& body) {
   for (int64_t i = 0; i < parts; ++i) body(n * i / parts, n * (i + 1) / parts);
 }
 
+/// Rows and columns of each matrix, as one operator: there are hundreds of them in an inverse.
 inline at::Tensor block(const at::Tensor& a, int64_t row, int64_t rows, int64_t column,
                         int64_t columns) {
-  return a.narrow(1, row, rows).narrow(2, column, columns);
+  return a.as_strided({a.size(0), rows, columns}, a.strides(),
+                      a.storage_offset() + row * a.stride(1) + column * a.stride(2));
 }
 
 /// The lower triangle of out ← out + α xᵀx or out + α xxᵀ (`by_rows`), by blocks; what is above the diagonal is
@@ -45,9 +47,10 @@ inline void add_symmetric(const at::Tensor& out, const at::Tensor& x, bool by_ro
                           Workspace* workspace = nullptr) {
   const at::Tensor right = by_rows ? x.transpose(1, 2) : x;
   for_parts(out.size(1), [&](int64_t first, int64_t last) {
-    const at::Tensor left = right.narrow(2, first, last - first).transpose(1, 2);
-    product(block(out, first, last - first, 0, last), left, right.narrow(2, 0, last), 1, alpha,
-            workspace);
+    const int64_t rows = right.size(1);
+    const at::Tensor left = block(right, 0, rows, first, last - first).transpose(1, 2);
+    product(block(out, first, last - first, 0, last), left, block(right, 0, rows, 0, last), 1,
+            alpha, workspace);
   });
 }
 
@@ -128,6 +131,37 @@ inline void factorize(const at::Tensor& a, const at::Tensor& leaves, double floo
   } else {
     each(a.data_ptr<float>(), leaves.data_ptr<float>());
   }
+}
+
+/// a ← L⁻¹, a = LLᵀ, with zeros above the diagonal: both at once, in larger products than `factorize` and
+/// `invert_factor` take, but without a residual that could be taken back. L₂₁ = A₂₁L₁₁⁻ᵀ and then
+/// −L₂₂⁻¹L₂₁L₁₁⁻¹.
+inline void factorize_inverse(const at::Tensor& a, const at::Tensor& leaves, double floor,
+                              bool* failed, Workspace* workspace) {
+  const int64_t k = a.size(0), m = a.size(1);
+  if (m <= leaf_size) return factorize(a, leaves, floor, false, failed, workspace);
+  const int64_t h = half_of(m), rest = m - h;
+  const at::Tensor a11 = block(a, 0, h, 0, h), a21 = block(a, h, rest, 0, h),
+                   a22 = block(a, h, rest, h, rest), above = block(a, 0, h, h, rest);
+  factorize_inverse(a11, leaves, floor, failed, workspace);
+  const at::Tensor l21 =
+      k == 1 && h == rest ? above : temporary(workspace, {k, rest, h}, a.options());
+  for_parts(h, [&](int64_t first, int64_t last) {
+    product(block(l21, 0, rest, first, last - first), block(a21, 0, rest, 0, last),
+            block(a11, first, last - first, 0, last).transpose(1, 2), 0, 1, workspace);
+  });
+  add_symmetric(a22, l21, /*by_rows=*/true, -1, workspace);
+  for_parts(h, [&](int64_t first, int64_t last) {
+    product(block(a21, 0, rest, first, last - first), block(l21, 0, rest, first, h - first),
+            block(a11, first, h - first, first, last - first), 0, 1, workspace);
+  });
+  factorize_inverse(a22, leaves, floor, failed, workspace);
+  for_parts(rest, [&](int64_t first, int64_t last) {
+    product(block(l21, first, last - first, 0, h), block(a22, first, last - first, 0, last),
+            block(a21, 0, last, 0, h), 0, -1, workspace);
+  });
+  a21.copy_(l21);
+  above.zero_();
 }
 
 /// a ← L⁻¹ for what `factorize` left in a, with zeros above the diagonal: L₁₁⁻¹, L₂₂⁻¹, −L₂₂⁻¹L₂₁L₁₁⁻¹.
@@ -222,7 +256,7 @@ inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& a, 
 ///            or with eigenvalues well below −c. Its sum is undefined, those of the others are not touched.
 ///            Nothing is thrown and nothing read back.
 /// Accuracy:  refine: the error of √c (R + cI)⁻¹X, XXᵀ = R, ‖X‖₂ = 1, is at most 1.2e-7/c in float32, as by LAPACK;
-///            else from twice that at c = 1e-4 to thirty times at 2e-6.
+///            else the same down to c = 1e-4, twice that at 1e-5; below, factorizations fail.
 /// Complexity: 2 m³ FLOP in products, with triangular parts left out down to 1.5 m³, and leaves of 64 × 64;
 ///            `refine` adds 256 m². Off the CPU by LibTorch's Cholesky factorization.
 /// Memory:    a sixteenth to a third of a matrix for every matrix beside `work`.
@@ -234,8 +268,13 @@ inline void add_spd_inverse(const at::Tensor& sum, const at::Tensor& r, double c
   if (!r.is_cpu()) return detail::add_inverse_by_libtorch(sum, work, weight, failed, workspace);
   const at::Tensor leaves = detail::temporary(
       workspace, {r.size(0), r.size(1), (std::min)(r.size(1), detail::leaf_size)}, r.options());
-  detail::factorize(work, leaves, c, refine, failed.data_ptr<bool>(), workspace);
-  detail::invert_factor(work, workspace);
+  bool* const lost = failed.data_ptr<bool>();
+  if (refine) {
+    detail::factorize(work, leaves, c, refine, lost, workspace);
+    detail::invert_factor(work, workspace);
+  } else {
+    detail::factorize_inverse(work, leaves, c, lost, workspace);
+  }
   detail::add_gram_of_factor(sum, work, weight, workspace);
 }
 

@@ -34,7 +34,7 @@ inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const Rati
   p.zero_();
   p.diagonal(0, 1, 2).fill_(stage.constant);
   for (size_t j = 0; j < stage.poles.size(); ++j) {
-    const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-4;
+    const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-5;
     add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed, workspace);
   }
   mirror_lower(p);
