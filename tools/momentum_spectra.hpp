@@ -82,6 +82,16 @@ inline std::vector<MomentumSpectrum> part_of(const std::vector<MomentumSpectrum>
   return part;
 }
 
+/// Those of some runs.
+inline std::vector<MomentumSpectrum> of_runs(const std::vector<MomentumSpectrum>& all,
+                                             const std::vector<std::string>& runs) {
+  std::vector<MomentumSpectrum> part;
+  for (const MomentumSpectrum& s : all) {
+    if (std::find(runs.begin(), runs.end(), s.run) != runs.end()) part.push_back(s);
+  }
+  return part;
+}
+
 /// The family σ(q) = 10^−(d (2q)^k) nearest to the mean log-quantiles of `group`: least squares on a
 /// grid of d and k, without the ends, which are single values.
 inline root_optim::HeavyTail fit_heavy_tail(const std::vector<MomentumSpectrum>& group) {

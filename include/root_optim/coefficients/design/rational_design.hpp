@@ -54,7 +54,8 @@ struct RationalDesign {
 ///             derivatives, in logarithms, with bounds as quadratic penalties and each part's weight divided by its
 ///             root error, in rounds; then intervals are scaled to fit exactly, and the best valid one is
 ///             returned.
-/// Complexity: 2 to 16 ms of a 4 GHz core, for one to three stages; O(iterations × nodes × parameters²). Spectra of many nodes are `condensed`.
+/// Complexity: 2 to 16 ms of a 4 GHz core, for one to three stages; O(iterations × nodes × parameters²). Spectra of
+///             many nodes are `condensed`.
 /// Determinism: float64, sequential, no random numbers; the result is rounded to 24 bits.
 /// @param parts Schatten-4 normalized (schatten4_spectrum) spectra with weights > 0, at least one.
 /// @throws c10::Error as `mixture`, for numbers of stages and poles out of range, and if nothing valid is found.
