@@ -11,10 +11,12 @@
 // format stay in tests/fixtures for ever.
 #pragma once
 
+#include <torch/arg.h>  // TORCH_ARG
 #include <torch/serialize/archive.h>
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <ostream>
 #include <string>
 #include <utility>
@@ -51,7 +53,36 @@ struct StoredCheckpoint {
   Checkpoint groups;  ///< what it holds
 };
 
+/// How a checkpoint is loaded.
+class LoadOptions {
+  /// true: the checkpoint must be that of the same parameters in the same groups. false, for fine-tuning: each
+  /// parameter whose name is in the checkpoint takes its state from there, if it fits; all others keep theirs,
+  /// and so do all options, policies with their coefficients included. Needs names on both sides, as
+  /// `param_groups` sets them. Default: true.
+  TORCH_ARG(bool, strict) = true;
+};
+
+/// What a load did with each parameter, by name, or by its place where it has none.
+struct LoadReport {
+  std::vector<std::string> loaded;   ///< have the state of the checkpoint
+  std::vector<std::string> missing;  ///< of the optimizer alone: left as they were
+  std::vector<std::string> surplus;  ///< of the checkpoint alone
+  std::map<std::string, std::string>
+      unfit;  ///< of both, but otherwise shaped or stepped, and why: left as well
+
+  /// "loaded 12 parameters; missing 'head.weight', 'head.bias'; …".
+  friend std::ostream& operator<<(std::ostream& out, const LoadReport& report) {
+    return out << report.text();
+  }
+
+ private:
+  std::string text() const;
+};
+
 namespace detail {
+
+/// "'a', 'b' and 3 more".
+std::string listed(const std::vector<std::string>& names);
 
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
 /// `filter_place` and the passes of SoftThreshold. 4: no spectra to design coefficients for. 5: NonFinite::Skip
@@ -139,10 +170,11 @@ void save(const Optimizer& optimizer, const LrScheduler& scheduler, Target&& to)
 /// Reads an optimizer's state and options from what `save` or torch::save wrote.
 ///
 /// The optimizer must have been built for the same model: equal numbers of groups and parameters,
-/// equal shapes, equal names where both have names, the same policies. The digest is checked before
-/// anything is parsed, everything is read and checked before anything changes. Tensors move to the
-/// parameter's device and dtype of state (float64 that overflows float32 is refused); options, learning
-/// rate included, become those of the file on every version of LibTorch.
+/// equal shapes, equal names where both have names, the same policies. docs/checkpoints.md says of each
+/// option whether it must be equal, becomes the file's (the learning rate does, on every version of
+/// LibTorch) or stays the code's. The digest is checked before anything is parsed, everything is read and
+/// checked before anything changes. Tensors move to the parameter's device and dtype of state (float64 that
+/// overflows float32 is refused).
 /// @param from a path (std::string) or a std::istream, opened in binary mode, which is read to its
 /// end. Memory: twice the size of the checkpoint.
 /// @throws c10::Error; the optimizer is then unchanged.
@@ -151,6 +183,18 @@ void load(Optimizer& optimizer, Source&& from) {
   detail::load_bytes(
       detail::read_all(from, "load"),
       [&optimizer](torch::serialize::InputArchive& archive) { optimizer.load(archive); });
+}
+
+/// The same with options: `LoadOptions().strict(false)` loads by name what there is, and the report says what
+/// that was.
+/// @throws c10::Error as `load(optimizer, from)`; without `strict`, if a parameter has no name or two have one.
+template <class Optimizer, class Source>
+LoadReport load(Optimizer& optimizer, Source&& from, const LoadOptions& options) {
+  LoadReport report;
+  detail::load_bytes(detail::read_all(from, "load"), [&](torch::serialize::InputArchive& archive) {
+    report = optimizer.load(archive, options);
+  });
+  return report;
 }
 
 /// Reads what `save(optimizer, scheduler, …)` wrote. The scheduler goes on from the step of the file, with the

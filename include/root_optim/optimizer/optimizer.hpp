@@ -23,6 +23,7 @@
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
+#include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
 #include <root_optim/optimizer/detail/restore.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
@@ -104,6 +105,19 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// What fails later leaves each parameter with its state as before the step or as after it.
   at::Tensor step(LossClosure closure = nullptr) override;
 
+  /// The options of a group, to read or to change; as `static_cast<Options&>(param_groups()[group].options())`,
+  /// but checked.
+  /// @throws c10::Error if there is no such group, or if its options are another optimizer's.
+  Options& options(size_t group) {
+    return const_cast<Options&>(std::as_const(*this).options(group));
+  }
+  /// The same.
+  const Options& options(size_t group) const {
+    TORCH_CHECK(group < param_groups_.size(), "root_optim::options: expected a group below ",
+                param_groups_.size(), ", got ", group);
+    return detail::group_options<Options>(param_groups_, group);
+  }
+
   /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
   /// the option `batch_bytes`. The next step takes it again.
   void release_workspace() { workspace_.release(); }
@@ -111,7 +125,9 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// Writes state and options; see checkpoint.hpp.
   void save(torch::serialize::OutputArchive& archive) const override;
   /// Restores state and options after checking all of them; see checkpoint.hpp.
-  void load(torch::serialize::InputArchive& archive) override;
+  void load(torch::serialize::InputArchive& archive) override { load(archive, LoadOptions()); }
+  /// The same, or without `strict` what the names of both sides have in common.
+  LoadReport load(torch::serialize::InputArchive& archive, const LoadOptions& options);
 
  private:
   static Options checked(Options options);
@@ -223,16 +239,21 @@ void OrthogonalizedOptimizer<F, O>::save(torch::serialize::OutputArchive& archiv
 }
 
 template <class F, class O>
-void OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive) {
+LoadReport OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive,
+                                               const LoadOptions& options) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
-  auto restored = detail::restore<Options>(param_groups_, detail::read_checkpoint(archive));
+  auto stored = detail::read_checkpoint(archive);
+  auto restored = options.strict()
+                      ? detail::restore<Options>(param_groups_, std::move(stored))
+                      : detail::restore_by_name<Options>(param_groups_, state_, std::move(stored));
   static_assert(std::is_nothrow_move_assignable_v<Options> &&
                 std::is_nothrow_move_assignable_v<detail::StateMap>);
   for (size_t g = 0; g < param_groups_.size(); ++g) {  // commit: nothing that can fail
     static_cast<Options&>(param_groups_[g].options()) = std::move(restored.options[g]);
   }
   state_ = std::move(restored.states);
+  return std::move(restored.report);
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -184,8 +184,10 @@ TEST_CASE("what loading does with an option that the code has otherwise", "[chec
                "got orthogonalized in the checkpoint"));
   CHECK_THROWS_WITH(loaded(wide, RootOptions(plain).rule(Rule::AdamW), plain),
                     contains("expected rule orthogonalized"));
-  CHECK_THROWS_WITH(loaded(wide, plain, RootOptions(plain).momentum_form(MomentumForm::Ema)),
-                    contains("expected momentum_form ema in group 0, got sum in the checkpoint"));
+  CHECK_THROWS_WITH(
+      loaded(wide, plain, RootOptions(plain).momentum_form(MomentumForm::Ema)),
+      contains("expected momentum_form ema for parameter (group 0, index 0, shape [24, "
+               "16]), got sum in the checkpoint"));
   // Rules are compared as they are resolved; the code's stays.
   CHECK(loaded(wide, plain, RootOptions(plain).rule(Rule::Orthogonalized)).rule() ==
         Rule::Orthogonalized);

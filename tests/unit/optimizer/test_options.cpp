@@ -187,3 +187,17 @@ TEST_CASE("Fields store values under their exact type", "[options][fields]") {
   same.set("count", int64_t{4});
   CHECK(same != fields);
 }
+
+TEST_CASE("an optimizer gives a group's options in their own type", "[options]") {
+  const at::Tensor p = at::ones({8, 8}).requires_grad_(true);
+  Root root({p}, RootOptions(0.5));
+  root.options(0).weight_decay(0.25);
+  CHECK(&root.options(0) == &root.param_groups()[0].options());
+  const Root& constant = root;
+  CHECK(constant.options(0).weight_decay() == 0.25);
+  CHECK_THROWS_WITH(root.options(1), test::contains("expected a group below 1, got 1"));
+  root.param_groups()[0].set_options(std::make_unique<torch::optim::AdamWOptions>(0.1));
+  CHECK_THROWS_WITH(
+      root.options(0),
+      test::contains("expected the options of group 0 to be of this optimizer's own"));
+}

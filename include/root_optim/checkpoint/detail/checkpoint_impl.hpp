@@ -14,6 +14,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <root_optim/checkpoint/checkpoint.hpp>
 #include <root_optim/checkpoint/detail/checksum.hpp>
@@ -23,7 +24,25 @@
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
+ROOT_OPTIM_INLINE std::string LoadReport::text() const {
+  std::string text = "loaded " + std::to_string(loaded.size()) + " parameters";
+  if (!missing.empty()) text += "; missing " + detail::listed(missing);
+  if (!surplus.empty()) text += "; surplus " + detail::listed(surplus);
+  for (const auto& [name, why] : unfit) text += "; '" + name + "' does not fit: " + why;
+  return text;
+}
+
 namespace detail {
+
+ROOT_OPTIM_INLINE std::string listed(const std::vector<std::string>& names) {
+  constexpr size_t most = 20;  // that a message shows
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < most; ++i) {
+    text += (i == 0 ? "'" : ", '") + names[i] + "'";
+  }
+  if (names.size() > most) text += " and " + std::to_string(names.size() - most) + " more";
+  return text;
+}
 
 ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputArchive& archive,
                                        const std::string& key) {

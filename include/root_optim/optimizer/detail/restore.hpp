@@ -10,17 +10,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <root_optim/checkpoint/checkpoint.hpp>
+#include <root_optim/core/fields.hpp>
 #include <root_optim/core/policy.hpp>
 #include <root_optim/core/state_key.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
-#include <root_optim/optimizer/detail/next_state.hpp>  // slot_shape
+#include <root_optim/optimizer/detail/next_state.hpp>  // find_state
+#include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/optimizer/detail/upgrade.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
@@ -61,51 +65,78 @@ template <class Options>
 struct Restored {
   std::vector<Options> options;  ///< one a group
   StateMap states;
+  LoadReport report;
 };
 
 /// A copy of a stored state as a parameter needs it: the archive, and whoever else reads it, keeps its own.
 ParamState restored_state(const ParamState& stored, const at::Tensor& parameter,
                           const MatrixLayout& layout, const std::string& where);
 
-/// Refuses a checkpoint in which a parameter follows another rule, or becomes other matrices.
-template <class Options>
-void check_same_matrices(const Options& own, const Options& stored, const at::Tensor& parameter,
-                         const std::string& where) {
-  const Rule rule = resolve_rule(own.rule(), own.layout(), parameter, where),
-             stored_rule = resolve_rule(stored.rule(), stored.layout(), parameter, where);
-  TORCH_CHECK(rule == stored_rule, "root_optim::load: expected rule ", to_string(rule), " for ",
-              where, ", got ", to_string(stored_rule),
-              " in the checkpoint: build the optimizer with the rule that it was saved with");
-  TORCH_CHECK(rule != Rule::Orthogonalized || own.layout() == stored.layout(),
-              "root_optim::load: expected layout '", to_string(own.layout()), "' for ", where,
-              ", got '", to_string(stored.layout()),
-              "' in the checkpoint: build the optimizer with the layout that it was saved with");
-  if (rule != Rule::Orthogonalized) return;
-  for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), own.layout())) {
-    validate_policy_for(stored.orthogonalizer(), matrix.rows, matrix.cols, parameter);
-  }
-}
+// ---- Options -------------------------------------------------------------------------------------------
+
+template <class T, class = void>
+struct has_to_string : std::false_type {};
+template <class T>
+struct has_to_string<T, std::void_t<decltype(to_string(std::declval<const T&>()))>>
+    : std::true_type {};
 
 /// An option as a message shows it.
 template <class T>
 std::string text_of(const T& value) {
-  if constexpr (std::is_same_v<T, MomentumForm>) return to_string(value);
-  if constexpr (std::is_enum_v<T>) return std::to_string(static_cast<int64_t>(value));
-  return "another one";
+  if constexpr (has_to_string<T>::value) {
+    return to_string(value);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else if constexpr (std::is_enum_v<T>) {
+    return std::to_string(static_cast<int64_t>(value));
+  } else if constexpr (std::is_arithmetic_v<T>) {
+    return c10::str(value);
+  } else {
+    return "another one";
+  }
+}
+
+/// Whether two values of an option are stored alike.
+template <class T>
+bool stored_alike(const T& a, const T& b) {
+  Fields of_a, of_b;
+  store(of_a, "value", a);
+  store(of_b, "value", b);
+  return of_a == of_b;
+}
+
+/// Refuses a checkpoint in which a parameter has another shape or rule, becomes other matrices, or differs
+/// in an option that its state depends on.
+template <class Options>
+void check_same_structure(const Options& own, const Options& stored, const at::Tensor& parameter,
+                          const std::vector<int64_t>& stored_shape, const std::string& where) {
+  TORCH_CHECK(parameter.sizes() == c10::IntArrayRef(stored_shape),
+              "root_optim::load: expected the shape of ", where, ", got ",
+              c10::IntArrayRef(stored_shape));
+  const auto refuse = [&where](const char* option, const std::string& expected,
+                               const std::string& got) {
+    TORCH_CHECK(false, "root_optim::load: expected ", option, ' ', expected, " for ", where,
+                ", got ", got, " in the checkpoint: build the optimizer with the ", option,
+                " that it was saved with");
+  };
+  const Rule rule = resolve_rule(own.rule(), own.layout(), parameter, where),
+             stored_rule = resolve_rule(stored.rule(), stored.layout(), parameter, where);
+  if (rule != stored_rule) refuse("rule", to_string(rule), to_string(stored_rule));
+  if (rule == Rule::Orthogonalized && own.layout() != stored.layout()) {
+    refuse("layout", "'" + to_string(own.layout()) + "'", "'" + to_string(stored.layout()) + "'");
+  }
+  Options::each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
+    if (on_load == OnLoad::Structure && !stored_alike(own.*member, stored.*member)) {
+      refuse(name, text_of(own.*member), text_of(stored.*member));
+    }
+  });
 }
 
 /// The options of a group after loading, which the list in options.hpp decides one by one.
-/// @throws c10::Error if an option that is structure differs.
 template <class Options>
-Options merged(const Options& own, Options stored, size_t group) {
+Options merged(const Options& own, Options stored) {
   std::vector<std::string> names = own.names().empty() ? stored.names() : own.names();
-  Options::each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
-    if constexpr (std::is_enum_v<std::decay_t<decltype(own.*member)>>) {
-      TORCH_CHECK(on_load != OnLoad::Structure || own.*member == stored.*member,
-                  "root_optim::load: expected ", name, ' ', text_of(own.*member), " in group ",
-                  group, ", got ", text_of(stored.*member),
-                  " in the checkpoint: build the optimizer with the value that it was saved with");
-    }
+  Options::each_option([&](const char*, int64_t, OnLoad on_load, auto member, const auto&) {
     if (on_load != OnLoad::Restored) stored.*member = own.*member;
   });
   stored.names(std::move(names));
@@ -114,44 +145,177 @@ Options merged(const Options& own, Options stored, size_t group) {
   return stored;
 }
 
+/// The options of every group of a checkpoint, brought to the present format.
+template <class Options>
+std::vector<Options> stored_options(StoredCheckpoint& stored) {
+  upgrade(stored.groups, stored.format);
+  std::vector<Options> all;
+  for (size_t g = 0; g < stored.groups.size(); ++g) {
+    naming_group(g, [&] { all.push_back(Options::from_fields(stored.groups[g].options)); });
+  }
+  return all;
+}
+
+// ---- Names ---------------------------------------------------------------------------------------------
+
+/// The names of each group's parameters; empty where it has none.
+using GroupNames = std::vector<std::vector<std::string>>;
+
+/// Where a parameter stands.
+struct Place {
+  size_t group, index;
+};
+using Places = std::map<std::string, Place>;
+
 /// Refuses names that are not one per parameter.
 void check_names(const std::vector<std::string>& names, size_t params, size_t group);
+
+/// Where each name stands; nullopt if a parameter has none or a name occurs twice.
+/// @param params how many parameters each group has
+std::optional<Places> places_of(const GroupNames& names, const std::vector<size_t>& params);
+
+/// The names of `a` that `b` lacks.
+std::vector<std::string> only_in(const Places& a, const Places& b);
+
+/// @throws c10::Error with the lists if one side has names that the other lacks.
+void check_same_names(const Places& own, const Places& stored);
+
+/// Both sides of a load.
+template <class Options>
+struct Sides {
+  std::vector<Options> stored;               ///< the options of the checkpoint, one a group
+  std::optional<Places> own_places, places;  ///< by name, the optimizer's and the checkpoint's
+};
+
+template <class Options>
+Sides<Options> both_sides(const Groups& groups, StoredCheckpoint& checkpoint) {
+  Sides<Options> sides{stored_options<Options>(checkpoint), {}, {}};
+  GroupNames own_names, names;
+  std::vector<size_t> own_params, params;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    own_names.push_back(group_options<Options>(groups, g).names());
+    own_params.push_back(groups[g].params().size());
+    check_names(own_names[g], own_params[g], g);
+  }
+  for (size_t g = 0; g < sides.stored.size(); ++g) {
+    names.push_back(sides.stored[g].names());
+    params.push_back(checkpoint.groups[g].params.size());
+    check_names(names[g], params[g], g);
+  }
+  sides.own_places = places_of(own_names, own_params);
+  sides.places = places_of(names, params);
+  return sides;
+}
+
+// ---- Loading -------------------------------------------------------------------------------------------
+
+/// Explains by names why two sides do not fit, if they have names: which parameters are missing and surplus,
+/// or which one is in another group because its rule or its layout is another.
+template <class Options>
+void check_by_name(const Groups& groups, const Checkpoint& checkpoint,
+                   const Sides<Options>& sides) {
+  if (!sides.own_places || !sides.places) return;
+  check_same_names(*sides.own_places, *sides.places);
+  for (const auto& [name, place] : *sides.own_places) {
+    const Place& there = sides.places->at(name);
+    const auto& own = group_options<Options>(groups, place.group);
+    const at::Tensor& parameter = groups[place.group].params()[place.index];
+    check_same_structure(own, sides.stored[there.group], parameter,
+                         checkpoint[there.group].params[there.index].shape,
+                         describe(parameter, place.group, place.index, own.names()));
+  }
+}
 
 /// @throws c10::Error if the checkpoint does not fit the groups; nothing has changed then.
 template <class Options>
 Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
-  Checkpoint& checkpoint = stored.groups;
-  upgrade(checkpoint, stored.format);
+  Sides<Options> sides = both_sides<Options>(groups, stored);
+  const Checkpoint& checkpoint = stored.groups;
+  check_by_name(groups, checkpoint, sides);
+  const char* advice =
+      sides.own_places && sides.places
+          ? "; LoadOptions().strict(false) loads by name"
+          : "; with names on both sides, as param_groups sets them, this message says which";
   TORCH_CHECK(checkpoint.size() == groups.size(), "root_optim::load: expected ", groups.size(),
-              " parameter groups, got ", checkpoint.size());
+              " parameter groups, got ", checkpoint.size(), advice);
   Restored<Options> result;
   for (size_t g = 0; g < checkpoint.size(); ++g) {
     const auto& parameters = groups[g].params();
     const Options& own = group_options<Options>(groups, g);
     TORCH_CHECK(checkpoint[g].params.size() == parameters.size(), "root_optim::load: expected ",
                 parameters.size(), " parameters in group ", g, ", got ",
-                checkpoint[g].params.size());
-    Options stored_options;
-    naming_group(g, [&] { stored_options = Options::from_fields(checkpoint[g].options); });
-    check_names(own.names(), parameters.size(), g);
-    check_names(stored_options.names(), parameters.size(), g);
+                checkpoint[g].params.size(), advice);
+    const auto& names = own.names().empty() ? sides.stored[g].names() : own.names();
     for (size_t i = 0; i < parameters.size(); ++i) {
-      const std::string where = describe(parameters[i], g, i, own.names());
+      const at::Tensor& parameter = parameters[i];
+      const std::string where = describe(parameter, g, i, names);
       const CheckpointParam& param = checkpoint[g].params[i];
-      TORCH_CHECK(parameters[i].sizes() == c10::IntArrayRef(param.shape),
-                  "root_optim::load: expected the shape of ", where, ", got ",
-                  c10::IntArrayRef(param.shape));
-      TORCH_CHECK(own.names().empty() || stored_options.names().empty() ||
-                      stored_options.names()[i] == own.names()[i],
+      TORCH_CHECK(own.names().empty() || sides.stored[g].names().empty() ||
+                      sides.stored[g].names()[i] == own.names()[i],
                   "root_optim::load: expected the state of ", where, ", got that of '",
-                  stored_options.names()[i], "'");
-      check_same_matrices(own, stored_options, parameters[i], where);
-      ParamState state = restored_state(param.state, parameters[i], own.layout(), where);
+                  sides.stored[g].names()[i], "'", advice);
+      check_same_structure(own, sides.stored[g], parameter, param.shape, where);
+      if (resolve_rule(own.rule(), own.layout(), parameter, where) == Rule::Orthogonalized) {
+        for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), own.layout())) {
+          validate_policy_for(sides.stored[g].orthogonalizer(), matrix.rows, matrix.cols,
+                              parameter);
+        }
+      }
+      ParamState state = restored_state(param.state, parameter, own.layout(), where);
       if (state.step() > 0) {
-        result.states[state_key(parameters[i])] = std::make_unique<ParamState>(std::move(state));
+        result.states[state_key(parameter)] = std::make_unique<ParamState>(std::move(state));
+      }
+      result.report.loaded.push_back(names.empty() ? where : names[i]);
+    }
+    result.options.push_back(merged(own, std::move(sides.stored[g])));
+  }
+  return result;
+}
+
+/// The state of every parameter that the checkpoint has by that name and that fits; all else as it is.
+/// @throws c10::Error if names are missing or occur twice, or for content that no optimizer has written.
+template <class Options>
+Restored<Options> restore_by_name(const Groups& groups, const StateMap& states,
+                                  StoredCheckpoint stored) {
+  const Sides<Options> sides = both_sides<Options>(groups, stored);
+  TORCH_CHECK(
+      sides.own_places && sides.places,
+      "root_optim::load: expected a name of its own for every parameter, which strict(false) goes "
+      "by, got none or one twice in the ",
+      sides.own_places ? "checkpoint" : "optimizer");
+  Restored<Options> result;
+  result.report.surplus = only_in(*sides.places, *sides.own_places);
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const Options& own = group_options<Options>(groups, g);
+    for (size_t i = 0; i < groups[g].params().size(); ++i) {
+      const at::Tensor& parameter = groups[g].params()[i];
+      const std::string& name = own.names()[i];
+      const std::string where = describe(parameter, g, i, own.names());
+      const auto there = sides.places->find(name);
+      bool fits = there != sides.places->end();
+      if (!fits) result.report.missing.push_back(name);
+      ParamState state;
+      if (fits) {
+        const auto [group, index] = there->second;
+        const CheckpointParam& param = stored.groups[group].params[index];
+        try {
+          check_same_structure(own, sides.stored[group], parameter, param.shape, where);
+        } catch (const c10::Error& error) {
+          result.report.unfit[name] = error.what_without_backtrace();
+          fits = false;
+        }
+        if (fits) state = restored_state(param.state, parameter, own.layout(), where);
+      }
+      if (fits) {
+        result.report.loaded.push_back(name);
+      } else if (const ParamState* present = find_state(states, parameter, own.layout(), where)) {
+        state = *present;
+      }
+      if (state.step() > 0) {
+        result.states[state_key(parameter)] = std::make_unique<ParamState>(std::move(state));
       }
     }
-    result.options.push_back(merged(own, std::move(stored_options), g));
+    result.options.push_back(own);
   }
   return result;
 }

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,42 @@ ROOT_OPTIM_INLINE void check_names(const std::vector<std::string>& names, size_t
   TORCH_CHECK(names.empty() || names.size() == params,
               "root_optim::load: expected no names or one per parameter in group ", group, ", got ",
               names.size(), " names for ", params, " parameters");
+}
+
+ROOT_OPTIM_INLINE std::optional<Places> places_of(const GroupNames& names,
+                                                  const std::vector<size_t>& params) {
+  Places places;
+  for (size_t g = 0; g < names.size(); ++g) {
+    if (names[g].size() != params[g]) return std::nullopt;
+    for (size_t i = 0; i < names[g].size(); ++i) {
+      if (!places.insert({names[g][i], {g, i}}).second) return std::nullopt;
+    }
+  }
+  return places;
+}
+
+ROOT_OPTIM_INLINE std::vector<std::string> only_in(const Places& a, const Places& b) {
+  std::vector<std::string> names;
+  for (const auto& [name, place] : a) {
+    if (b.count(name) == 0) names.push_back(name);
+  }
+  return names;
+}
+
+ROOT_OPTIM_INLINE void check_same_names(const Places& own, const Places& stored) {
+  const std::vector<std::string> missing = only_in(own, stored), surplus = only_in(stored, own);
+  if (missing.empty() && surplus.empty()) return;
+  std::string got;
+  if (!missing.empty()) {
+    got += " without " + std::to_string(missing.size()) + " of them (" + listed(missing) + ")";
+  }
+  if (!surplus.empty()) {
+    got += (missing.empty() ? " with " : " and with ") + std::to_string(surplus.size()) +
+           " others (" + listed(surplus) + ")";
+  }
+  TORCH_CHECK(false, "root_optim::load: expected the ", own.size(),
+              " parameters of the optimizer, got a checkpoint", got,
+              "; LoadOptions().strict(false) loads by name what both have");
 }
 
 }  // namespace detail
