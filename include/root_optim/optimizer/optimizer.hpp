@@ -21,6 +21,7 @@
 #include <vector>
 
 #include <root_optim/checkpoint/checkpoint.hpp>
+#include <root_optim/core/state_key.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
@@ -118,8 +119,14 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
     return detail::group_options<Options>(param_groups_, group);
   }
 
+  /// Erases the state of a parameter, which then begins anew. LibTorch's optimizers know state by the address
+  /// of a parameter: whoever replaces parameters in `param_groups()` calls this for the old ones, since a new
+  /// one may be put at the same address.
+  void forget(const at::Tensor& parameter) { state_.erase(detail::state_key(parameter)); }
+
   /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
-  /// the option `batch_bytes`. The next step takes it again.
+  /// the option `batch_bytes`. The next step takes it again. Programs with many optimizers call this after
+  /// each step.
   void release_workspace() { workspace_.release(); }
 
   /// Writes state and options; see checkpoint.hpp.

@@ -37,7 +37,7 @@ class NewtonSchulz;
 /// Except with Propagate, gradients never make a parameter or its state non-finite. A step that would
 /// overflow the state counts as not finite, too: by a momentum above 3.4e38 in float32 or, for AdamW, by
 /// a gradient above 1.8e19. State that became non-finite in steps with Propagate stays so; its matrix
-/// does not move until its entry of `state()` is erased. The host waits for the device only with Raise.
+/// does not move until `OrthogonalizedOptimizer::forget` erases it. The host waits for the device only with Raise.
 /// `ParamState::non_finite`, `ParamState::skipped` and `gradient_faults` (diagnostics.hpp) count such
 /// steps. An optimizer warns once, by TORCH_WARN, of the first parameter on the CPU that it skips; elsewhere
 /// it would have to wait for the device, and `gradient_faults` is the way to find out.

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/version.hpp>
@@ -65,6 +66,16 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
 
   /// The tensor of a slot.
   at::Tensor& slot(const char* name);
+
+  /// A copy with tensors of its own; copies made otherwise share them, as copies of tensors do.
+  std::unique_ptr<torch::optim::OptimizerParamState> clone() const override {
+    auto copy = std::make_unique<ParamState>(*this);
+    for (const Slot& slot : slot_list()) {
+      at::Tensor& tensor = (*copy).*slot.tensor;
+      if (tensor.defined()) tensor = tensor.clone();
+    }
+    return copy;
+  }
 
   // LibTorch's interface of parameter state. Virtual functions are defined in their class: GCC would put
   // the class into every object file of a program that uses the headers alone.

@@ -135,7 +135,9 @@ TEST_CASE("a bad gradient is refused before anything changes", "[errors][step]")
 
   SECTION("sparse") {
     bad.mutable_grad() = bad_before.to_sparse();
-    CHECK_THROWS_WITH(root.step(), contains("expected a strided gradient, got layout Sparse"));
+    CHECK_THROWS_WITH(root.step(),
+                      contains("expected a strided gradient, got layout Sparse") &&
+                          contains("sparse(false), or put parameter.grad().to_dense()"));
   }
   // Autograd and Tensor::mutable_grad do not make these, code that writes into a gradient may.
   const auto refused = [&](const at::Tensor& gradient, const std::string& message) {
@@ -257,4 +259,34 @@ TEST_CASE("an unsafe set is refused when it meets a matrix, and changes nothing"
   set_gradient(p, before);
   CHECK_THROWS_WITH(muon.step(), contains("fails at"));
   CHECK_THAT(p, test::same_as(before));
+}
+
+TEST_CASE("state of a replaced parameter: the error says how to erase it, and that helps",
+          "[errors][step]") {
+  const at::Tensor p = matrix(1), other = matrix(2), twin = parameter({24, 16}, 3),
+                   next = parameter({24, 16}, 3);
+  Root root({p, other}), fresh({twin});
+  test::train(root, {p, other}, 0, 3);
+  // The new parameter stands where the old one's address was.
+  const auto old = root_optim::detail::state_key(p), now = root_optim::detail::state_key(next);
+  root.param_groups()[0].params()[0] = next;
+  auto stale = std::move(root.state()[old]);
+  root.state().erase(old);
+  root.state()[now] = std::move(stale);
+  set_gradient(next, test::gradient_of({24, 16}, 1));
+  CHECK_THROWS_WITH(root.step(),
+                    contains("expected state of the parameter's shape, got [16, 24]") &&
+                        contains("forget(parameter) erases it"));
+  root.forget(next);
+  root.forget(next);  // what has no state has none to erase
+  CHECK(root.state().size() == 1);
+  root.step();
+  test::train(fresh, {twin}, 0, 1);
+  CHECK_THAT(next, test::same_as(twin));
+
+  struct Foreign : torch::optim::OptimizerCloneableParamState<Foreign> {};
+  root.state()[now] = std::make_unique<Foreign>();
+  CHECK_THROWS_WITH(root.step(), contains("got another optimizer's; forget(parameter) erases it"));
+  root.forget(next);
+  CHECK_NOTHROW(root.step());
 }

@@ -46,16 +46,18 @@ ROOT_OPTIM_INLINE const ParamState* find_state(const StateMap& states, const at:
   const auto* state = dynamic_cast<const ParamState*>(found->second.get());
   TORCH_CHECK(state != nullptr,
               "root_optim::step: expected state of this optimizer's own type for ", where,
-              ", got another optimizer's");
+              ", got another optimizer's; forget(parameter) erases it");
   for (const ParamState::Slot& slot : ParamState::slot_list()) {
     const at::Tensor& tensor = state->*slot.tensor;
     if (!tensor.defined() || slot.kind == ParamState::Kind::Count) continue;
     const std::vector<int64_t> shape = slot_shape(slot.kind, parameter, layout);
-    TORCH_CHECK(
-        tensor.sizes() == c10::IntArrayRef(shape),
-        "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(), " as ",
-        slot.name, " for ", where,
-        "; where a parameter or its layout was replaced by another, erase its entry of state()");
+    TORCH_CHECK(tensor.sizes() == c10::IntArrayRef(shape),
+                "root_optim::step: expected state of the parameter's shape, got ", tensor.sizes(),
+                " as ", slot.name, " for ", where,
+                "; where a parameter was replaced, the new one may find the old one's state at its "
+                "address, and "
+                "another layout needs other state: forget(parameter) erases it, and the parameter "
+                "begins anew");
   }
   return state;
 }

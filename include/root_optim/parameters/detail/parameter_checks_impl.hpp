@@ -84,9 +84,14 @@ ROOT_OPTIM_INLINE void check_parameter(const at::Tensor& parameter, const std::s
 
 ROOT_OPTIM_INLINE void check_gradient(const at::Tensor& parameter, const at::Tensor& gradient,
                                       const std::string& where) {
-  TORCH_CHECK(gradient.layout() == c10::kStrided,
-              "root_optim::OrthogonalizedOptimizer: expected a strided gradient, got layout ",
-              gradient.layout(), " for ", where);
+  TORCH_CHECK(
+      gradient.layout() == c10::kStrided,
+      "root_optim::OrthogonalizedOptimizer: expected a strided gradient, got layout ",
+      gradient.layout(), " for ", where,
+      gradient.layout() == c10::kSparse
+          ? "; make the embedding with sparse(false), or put parameter.grad().to_dense() in "
+            "its place before the step"
+          : "");
   TORCH_CHECK(
       gradient.sizes() == parameter.sizes(),
       "root_optim::OrthogonalizedOptimizer: expected a gradient of the parameter's shape, got ",
