@@ -6,7 +6,9 @@
 
 #include "catch_torch.hpp"
 
+#include <root_optim/coefficients/rational.hpp>
 #include <root_optim/orthogonalizers/newton_schulz.hpp>
+
 #include <vector>
 
 #include "reference.hpp"
@@ -16,6 +18,14 @@ namespace test {
 inline std::vector<reference::Triple> triples(const root_optim::Quintics& schedule) {
   std::vector<reference::Triple> result;
   for (const root_optim::Quintic& p : schedule) result.push_back({p.a, p.b, p.c});
+  return result;
+}
+
+inline std::vector<reference::Stage> stages(const root_optim::RationalStages& schedule) {
+  std::vector<reference::Stage> result;
+  for (const root_optim::RationalStage& f : schedule) {
+    result.push_back({f.constant, f.weights, f.poles});
+  }
   return result;
 }
 

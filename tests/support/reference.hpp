@@ -20,11 +20,18 @@ using Triple = std::array<double, 3>;
 
 inline const Triple kJordan{3.4445, -4.7750, 2.0315};
 
-/// How the Newton-Schulz iteration is started.
+/// A stage of the iteration by inverses.
+struct Stage {
+  double constant;
+  std::vector<double> weights, poles;
+};
+
+/// How the iteration is started.
 enum class Start {
   FrobeniusFloor,  // X / max(|X|_F, eps)
   FrobeniusPlus,   // X / (|X|_F + eps)
-  Schatten8        // X / |X|_S8, the 8-norm of the singular values
+  Schatten8,       // X / |X|_S8, the 8-norm of the singular values
+  Schatten4        // the same of their 4-norm
 };
 
 enum class Split { None, Quantile, Absolute, RelativeToRms, Scaled };
@@ -46,6 +53,7 @@ struct MatrixRule {
   Start start = Start::FrobeniusPlus;
   double eps = 1e-7;
   std::vector<Triple> schedule = std::vector<Triple>(5, kJordan);
+  std::vector<Stage> stages;  // in place of the triples, if there are any
   Scale scale = Scale::MatchRmsAdamW;
 };
 
@@ -120,12 +128,14 @@ inline at::Tensor start_of(const at::Tensor& x, Start start, double eps) {
       return x / std::max(norm_of(x), eps);
     case Start::FrobeniusPlus:
       return x / (norm_of(x) + eps);
+    case Start::Schatten4:
     case Start::Schatten8: {
+      const double order = start == Start::Schatten4 ? 4 : 8;
       const double largest = x.numel() == 0 ? 0.0 : x.abs().max().item<double>();
       if (largest == 0.0) return x;
       const at::Tensor scaled = x / largest;
       const at::Tensor sigma = at::linalg_svdvals(scaled);
-      return scaled / std::pow(sigma.pow(8).sum().item<double>(), 1.0 / 8.0);
+      return scaled / std::pow(sigma.pow(order).sum().item<double>(), 1 / order);
     }
   }
   throw std::logic_error("unreachable");
@@ -139,6 +149,21 @@ inline at::Tensor orthogonalize(const at::Tensor& matrix, const std::vector<Trip
   for (const auto& [a, b, c] : schedule) {
     const at::Tensor gram = x.matmul(x.t());
     x = a * x + (b * gram + c * gram.matmul(gram)).matmul(x);
+  }
+  return tall ? x.t() : x;
+}
+
+/// By inverses: X <- a_0 X + sum_j a_j (X X^T + c_j I)^-1 X, one stage a step.
+inline at::Tensor orthogonalize(const at::Tensor& matrix, const std::vector<Stage>& stages) {
+  const bool tall = matrix.size(0) > matrix.size(1);
+  at::Tensor x = start_of(tall ? matrix.t() : matrix, Start::Schatten4, 0);
+  for (const Stage& f : stages) {
+    const at::Tensor gram = x.matmul(x.t()), one = at::eye(x.size(0), at::kDouble);
+    at::Tensor next = f.constant * x;
+    for (size_t j = 0; j < f.poles.size(); ++j) {
+      next = next + f.weights[j] * at::linalg_solve(gram + f.poles[j] * one, x);
+    }
+    x = next;
   }
   return tall ? x.t() : x;
 }
@@ -189,7 +214,9 @@ struct Matrix {
       u = rule.ema ? (1.0 - mu) * gradient + mu * momentum : gradient + mu * momentum;
     }
     const at::Tensor body = rule.split_gradient ? u : split_off_outliers(u, rule);
-    const at::Tensor x = orthogonalize(body, rule.schedule, rule.start, rule.eps);
+    const at::Tensor x = rule.stages.empty()
+                             ? orthogonalize(body, rule.schedule, rule.start, rule.eps)
+                             : orthogonalize(body, rule.stages);
     const double scale = scale_of(rule.scale, parameter.size(0), parameter.size(1));
     parameter = (1.0 - rule.lr * rule.weight_decay) * parameter - rule.lr * scale * x;
   }

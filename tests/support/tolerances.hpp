@@ -121,6 +121,8 @@ inline constexpr ToleranceRow kTolerances[] = {
      {1e-9, "the error of a direction (EquivarianceGram, 5e-8) x lr .02; measured 6e-11"}},
     {Quantity::StepVsReference, at::kFloat,
      {1e-5, "2^-24 a step and directions within 1e-4; measured 2e-6"}},
+    {Quantity::StepVsReferenceSteep, at::kFloat,
+     {1e-4, "a gain of up to 760 x 2^-24 of a direction, x lr; measured 2.5e-5"}},
     {Quantity::GoldenMuon, at::kBFloat16,
      {0.1, "entries of X after five bfloat16 steps are off by up to .05 here; slack 2"}},
     {Quantity::GoldenMuon, at::kFloat,

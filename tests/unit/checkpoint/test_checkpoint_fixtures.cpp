@@ -34,10 +34,11 @@ struct Writer {
   }
 };
 constexpr Writer kWriters[] = {
-    {1, "1.13.1"}, {1, "2.13.0"},                                                             //
-    {2, "1.13.1"}, {2, "2.2.2"},  {2, "2.6.0"}, {2, "2.10.0"}, {2, "2.13.0"}, {2, "2.14.1"},  //
-    {3, "1.13.1"}, {3, "2.2.2"},  {3, "2.6.0"}, {3, "2.10.0"}, {3, "2.13.0"}, {3, "2.14.1"},  //
-    {4, "1.13.1"}, {4, "2.13.0"}, {4, "2.14.1"}};
+    {1, "1.13.1"}, {1, "2.13.0"},                                                              //
+    {2, "1.13.1"}, {2, "2.2.2"},  {2, "2.6.0"},  {2, "2.10.0"}, {2, "2.13.0"}, {2, "2.14.1"},  //
+    {3, "1.13.1"}, {3, "2.2.2"},  {3, "2.6.0"},  {3, "2.10.0"}, {3, "2.13.0"}, {3, "2.14.1"},  //
+    {4, "1.13.1"}, {4, "2.13.0"}, {4, "2.14.1"},                                               //
+    {5, "2.13.0"}};
 
 fs::path folder() { return fs::path(__FILE__).parent_path() / "../../fixtures/checkpoints"; }
 
@@ -210,6 +211,9 @@ TEST_CASE("checkpoints of every format and of other versions of LibTorch load", 
       check_fixture<Root>(root_model(writer.format), writer, "root", with_torch_load);
       check_fixture<Muon>(muon_model(), writer, "muon", with_torch_load);
       check_fixture<RootPaper>(paper_model(writer.format), writer, "paper", with_torch_load);
+      if (writer.format >= 5) {
+        check_fixture<Root>(rational_model(), writer, "rational", with_torch_load);
+      }
     }
   }
 }
@@ -236,9 +240,10 @@ TEST_CASE("moments of updates come back", "[checkpoint]") {
   for (const Writer& writer : kWriters) {
     if (writer.format < 4) continue;
     INFO(writer.file("balanced"));
-    Built<Root> here(test::fixtures::balanced_model(), /*with_options=*/true);
+    const auto model = test::fixtures::balanced_model(writer.format);
+    Built<Root> here(model, /*with_options=*/true);
     for (int64_t t = 1; t <= kSteps; ++t) here.step(t);
-    Built<Root> loaded(test::fixtures::balanced_model(), /*with_options=*/false);
+    Built<Root> loaded(model, /*with_options=*/false);
     root_optim::load(*loaded.optimizer, (folder() / writer.file("balanced")).string());
     const auto state_of = [](Built<Root>& built) -> ParamState& {
       return static_cast<ParamState&>(
@@ -258,6 +263,7 @@ TEST_CASE("every kept checkpoint is tested, and the present format is among them
     formats.insert(writer.format);
     for (const char* name : {"root", "muon", "paper"}) listed.insert(writer.file(name));
     if (writer.format >= 4) listed.insert(writer.file("balanced"));
+    if (writer.format >= 5) listed.insert(writer.file("rational"));
   }
   for (const char* libtorch : {"1.13.1", "2.13.0"}) {
     for (const char* name : {"designed", "designed_with_table"}) {

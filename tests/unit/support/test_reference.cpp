@@ -64,9 +64,12 @@ Case<Options> changed(std::string name, Options options, MatrixRule rule, Change
   return {std::move(name), std::move(options), std::move(rule)};
 }
 
-std::vector<Case<RootOptions>> root_cases(Shape shape) {
-  const RootOptions base(2e-2);
+std::vector<Case<RootOptions>> root_cases(Shape shape, Iteration iteration) {
+  const RootOptions base = RootOptions(2e-2).orthogonalizer(AdaNewton().iteration(iteration));
   MatrixRule rule = root_rule(shape.rows, shape.cols);
+  if (iteration == Iteration::Rational) {
+    rule.stages = test::stages(AdaNewton().stages(shape.rows, shape.cols));
+  }
   rule.lr = 2e-2;
   using Split = test::reference::Split;
   using Scale = test::reference::Scale;
@@ -207,12 +210,15 @@ void follow(const Case<typename Optimizer::Options>& test_case, Shape shape, at:
 
 TEST_CASE("Root follows the reference", "[reference]") {
   const at::Device device = GENERATE(from_range(test::devices()));
+  const Iteration iteration = GENERATE(Iteration::NewtonSchulz, Iteration::Rational);
   for (const Shape shape : kShapes) {
-    for (auto test_case : root_cases(shape)) {
+    for (auto test_case : root_cases(shape, iteration)) {
       follow<Root>(test_case, shape, device, at::kDouble);
       // On every device in the same dtype: CUDA's default would be bfloat16.
-      test_case.options.orthogonalizer(AdaNewton().compute_dtype(at::kFloat));
-      follow<Root>(test_case, shape, device, at::kFloat);
+      test_case.options.orthogonalizer(AdaNewton().iteration(iteration).compute_dtype(at::kFloat));
+      follow<Root>(test_case, shape, device, at::kFloat,
+                   iteration == Iteration::Rational ? Quantity::StepVsReferenceSteep
+                                                    : Quantity::StepVsReference);
     }
   }
 }
