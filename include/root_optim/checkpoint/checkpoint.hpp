@@ -206,7 +206,7 @@ template <class Optimizer, class Source>
 void load(Optimizer& optimizer, LrScheduler& scheduler, Source&& from) {
   detail::load_bytes(detail::read_all(from, "load"), [&](torch::serialize::InputArchive& archive) {
     const LrSchedulerState state = detail::read_scheduler(archive);
-    scheduler.check(state);
+    scheduler.validate(state);
     optimizer.load(archive);
     scheduler.restore(state);
   });

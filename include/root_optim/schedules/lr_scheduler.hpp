@@ -113,7 +113,7 @@ class LrScheduler : public torch::optim::LRScheduler {
   LrSchedulerState state() const { return {step_, base_lrs()}; }
 
   /// @throws c10::Error unless the step is >= 0 and there is a base, finite and >= 0, for each group.
-  void check(const LrSchedulerState& state) const;
+  void validate(const LrSchedulerState& state) const;
 
   /// Takes the step and, unless the constructor was given some, the bases; sets the learning rates.
   /// @throws c10::Error as `check`.

@@ -134,7 +134,7 @@ ROOT_OPTIM_INLINE std::vector<double> LrScheduler::base_lrs() const {
   return bases;
 }
 
-ROOT_OPTIM_INLINE void LrScheduler::check(const LrSchedulerState& state) const {
+ROOT_OPTIM_INLINE void LrScheduler::validate(const LrSchedulerState& state) const {
   TORCH_CHECK(state.step >= 0, "root_optim::LrScheduler: expected a step >= 0, got ", state.step);
   TORCH_CHECK(state.base_lrs.size() == bases_.size(),
               "root_optim::LrScheduler: expected a base learning rate for each of ", bases_.size(),
@@ -143,7 +143,7 @@ ROOT_OPTIM_INLINE void LrScheduler::check(const LrSchedulerState& state) const {
 }
 
 ROOT_OPTIM_INLINE void LrScheduler::restore(const LrSchedulerState& state) {
-  check(state);
+  validate(state);
   if (!given_) set_bases(state.base_lrs);
   set_step(state.step);
 }
