@@ -95,6 +95,15 @@ class Optimizer : public torch::CustomClassHolder {
 
   void step() { optimizer_->step(); }
   void release_workspace() { release_workspace_(); }
+  void set_capturable(bool capturable) { set_capturable_(capturable); }
+  void set_lr(double lr) {
+    for (auto& group : optimizer_->param_groups()) group.options().set_lr(lr);
+  }
+  /// The number of steps, wherever it is counted.
+  int64_t steps() const {
+    return static_cast<const root_optim::ParamState&>(*optimizer_->state().begin()->second)
+        .counted_steps();
+  }
 
   /// What a step's orthogonalizer makes of a matrix.
   at::Tensor orthogonalize(const at::Tensor& matrix) const {
@@ -117,11 +126,17 @@ class Optimizer : public torch::CustomClassHolder {
   template <class T>
   void take(std::unique_ptr<T> optimizer) {
     release_workspace_ = [kept = optimizer.get()] { kept->release_workspace(); };
+    set_capturable_ = [kept = optimizer.get()](bool capturable) {
+      for (auto& group : kept->param_groups()) {
+        static_cast<typename T::Options&>(group.options()).capturable(capturable);
+      }
+    };
     optimizer_ = std::move(optimizer);
   }
 
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::function<void()> release_workspace_;
+  std::function<void(bool)> set_capturable_;
   std::function<at::Tensor(const at::Tensor&)> orthogonalizer_;
 };
 
@@ -250,6 +265,9 @@ TORCH_LIBRARY(root_optim_benchmarks, m) {
       .def(torch::init<Tensors, Tensors, std::string, std::string, double, int64_t>())
       .def("step", &Optimizer::step)
       .def("release_workspace", &Optimizer::release_workspace)
+      .def("set_capturable", &Optimizer::set_capturable)
+      .def("set_lr", &Optimizer::set_lr)
+      .def("steps", &Optimizer::steps)
       .def("orthogonalize", &Optimizer::orthogonalize)
       .def("state_bytes", &Optimizer::state_bytes);
   m.def("momentum_matrix", &momentum_matrix);

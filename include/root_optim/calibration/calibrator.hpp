@@ -132,9 +132,10 @@ class Calibrator {
     int64_t turn = 0;
     for (size_t i = 0; i < parameters.size(); ++i) {
       const ParamState* state = detail::state_of(optimizer_, parameters[i]);
-      if (state == nullptr || state->step() == 0 || state->step() % options_.every != 0) continue;
+      const int64_t steps = state == nullptr ? 0 : state->counted_steps();
+      if (steps == 0 || steps % options_.every != 0) continue;
       if (!detail::is_orthogonalized_next(parameters[i], group, i, options)) continue;
-      turn = state->step() / options_.every - 1;
+      turn = steps / options_.every - 1;
       const Precision precision = options.orthogonalizer().precision_for(parameters[i]);
       size_t matrix = 0;
       for (const MatrixShape& shape : matrix_shapes(parameters[i].sizes(), options.layout())) {

@@ -24,6 +24,8 @@
 //     at::Tensor operator()(const at::Tensor& x,        the same with what a step offers: memory for
 //                           Scratch scratch) const;     temporaries and, if it says so, x's own;
 //                                                       must keep neither x nor the result
+//     static constexpr bool capturable = false;         it waits for the device: no CUDA graph may
+//                                                       contain it (option `capturable`)
 //     void validate_for(int64_t rows, int64_t cols,     throws if it cannot treat such a matrix of
 //                       const at::Tensor& parameter)    the parameter; asked before a step
 //                       const;                          changes anything
@@ -79,6 +81,17 @@ template <class P>
 struct has_threshold<
     P, std::void_t<decltype(std::declval<const P&>().threshold(std::declval<const at::Tensor&>()))>>
     : std::true_type {};
+
+template <class P, class = void>
+struct waits : std::false_type {};
+template <class P>
+struct waits<P, std::enable_if_t<!P::capturable>> : std::true_type {};
+
+/// Whether a CUDA graph may contain a policy's call: unless it says that it waits for the device.
+template <class P>
+constexpr bool is_capturable() {
+  return !waits<P>::value;
+}
 
 /// Says in words what a policy lacks. `const at::Tensor& -> at::Tensor` covers filters and
 /// orthogonalizers alike: a batch of matrices [k, m, n] in, one of the same shape out.

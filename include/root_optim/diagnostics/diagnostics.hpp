@@ -90,7 +90,7 @@ std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optim
     for (size_t i = 0; i < parameters.size(); ++i) {
       const ParamState* state = detail::state_of(optimizer, parameters[i]);
       if (state == nullptr || !state->skipped().defined()) continue;
-      GradientFaults faults{detail::display_name(options.names(), g, i), state->step(),
+      GradientFaults faults{detail::display_name(options.names(), g, i), state->counted_steps(),
                             state->non_finite().template item<int64_t>(),
                             state->skipped().template item<int64_t>()};
       if (faults.non_finite + faults.skipped > 0) result.push_back(std::move(faults));

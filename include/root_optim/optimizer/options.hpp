@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/arg.h>           // TORCH_ARG
 #include <torch/optim/optimizer.h>
@@ -19,6 +20,7 @@
 #include <root_optim/core/archive.hpp>
 #include <root_optim/core/base_lr.hpp>
 #include <root_optim/core/policy.hpp>
+#include <root_optim/optimizer/detail/group_rates.hpp>
 #include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/rule.hpp>
@@ -102,10 +104,16 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
 
   /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it
-  /// unscaled. Range: finite, >= 0. Default: 1e-3.
-  TORCH_ARG(double, lr) = 1e-3;
+  /// unscaled. Range: finite, >= 0. Default: 1e-3. With `capturable`, setters and `set_lr` write the device's
+  /// number, too; what is changed by reference reaches it in the next step that the host makes.
+  auto lr(double new_lr) -> decltype(*this) {
+    lr_ = new_lr;
+    rates_.write(lr_, weight_decay_);
+    return *this;
+  }
+  const double& lr() const noexcept { return lr_; }
+  double& lr() noexcept { return lr_; }
 
- public:
   /// The learning rate that a schedule's factors multiply, as `initial_lr` in PyTorch. The first LrScheduler
   /// of a group sets it, to `lr` or to what it is given; checkpoints keep it, so that a scheduler made later
   /// starts from it and not from the rate of that moment. `lr` and `set_lr` leave it alone. Range: finite,
@@ -123,9 +131,17 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(MomentumForm, momentum_form) = Defaults::momentum_form;
   /// Whether matrices look ahead by one momentum step. Default: true.
   TORCH_ARG(bool, nesterov) = true;
+
+ public:
   /// λ of the decoupled weight decay of both rules, p ← (1 − lr·λ) p. Range: finite, >= 0.
-  /// Default: 0.1.
-  TORCH_ARG(double, weight_decay) = 0.1;
+  /// Default: 0.1. With `capturable` as `lr`.
+  auto weight_decay(double new_weight_decay) -> decltype(*this) {
+    weight_decay_ = new_weight_decay;
+    rates_.write(lr_, weight_decay_);
+    return *this;
+  }
+  const double& weight_decay() const noexcept { return weight_decay_; }
+  double& weight_decay() noexcept { return weight_decay_; }
   /// The factor of lr by matrix shape. Default: MatchRmsAdamW; Original for Muon.
   TORCH_ARG(LrScale, scale) = Defaults::scale;
   /// β of the second moments that balance the rows and columns of a matrix's update
@@ -158,6 +174,10 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: nullopt, 16 MiB on the CPU, where
   /// what fits into the cache is fastest, and 512 MiB elsewhere, where every operator costs a launch.
   TORCH_ARG(std::optional<int64_t>, batch_bytes);
+  /// Whether a captured CUDA graph of a step may be replayed: lr, λ and the number of steps are then on the
+  /// device, where schedulers write the rates and each replay counts (docs/cuda.md). All other options are
+  /// constants of the graph. Steps differ by rounding. Not in checkpoints. Default: false.
+  TORCH_ARG(bool, capturable) = false;
   /// Names of the group's parameters, in their order, for messages, reports and checkpoints. Empty
   /// or one per parameter. Default: empty; `param_groups` and `route` set them.
   TORCH_ARG(std::vector<std::string>, names);
@@ -187,6 +207,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());
     visit("update_beta", 4, OnLoad::Restored, &O::update_beta_, BelowOne());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
+    visit("capturable", 0, OnLoad::Kept, &O::capturable_, AnyValue());
     visit("batch_bytes", 0, OnLoad::Kept, &O::batch_bytes_, NonNegative());
   }
 
@@ -205,7 +226,12 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
   double get_lr() const override { return lr_; }
-  void set_lr(const double lr) override { lr_ = lr; }
+  void set_lr(const double lr) override { this->lr(lr); }
+
+  /// lr and λ on a device, made and written if need be: for a step with `capturable`.
+  DeviceRates rates_on(const at::Device& device) const {
+    return rates_.on(device, lr_, weight_decay_);
+  }
 
   friend bool operator==(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
     return a.fields() == b.fields();
@@ -213,6 +239,11 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   friend bool operator!=(const OrthogonalizedOptions& a, const OrthogonalizedOptions& b) {
     return !(a == b);
   }
+
+ private:
+  double lr_ = 1e-3;
+  double weight_decay_ = 0.1;
+  mutable detail::GroupRates rates_;
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -222,6 +253,15 @@ void OrthogonalizedOptions<F, O>::validate() const {
   each_option([this](const char* name, int64_t, OnLoad, auto member, const auto& range) {
     range(name, this->*member);
   });
+  TORCH_CHECK(
+      !capturable_ || non_finite_ != NonFinite::Raise,
+      "root_optim::options: expected non_finite other than Raise, for which the host waits, with "
+      "capturable");
+  TORCH_CHECK(
+      !capturable_ || (detail::is_capturable<F>() && detail::is_capturable<O>()),
+      "root_optim::options: expected policies that do not wait for the device with capturable, got "
+      "'",
+      F::name, "' and '", O::name, "'");
 }
 
 template <class F, class O>

@@ -33,6 +33,7 @@ at::Tensor exact_polar(const at::Tensor& x, std::optional<double> tolerance = st
 class ExactPolar {
  public:
   static constexpr const char* name = "exact_polar";  ///< stable: checkpoints record it
+  static constexpr bool capturable = false;           ///< the host waits for the SVD
 
   /// Singular values up to tolerance·σ_max count as zero. Range: [0, 1). Default: 2⁻²³·max(m, n)
   /// for float32 and half-precision input, 2⁻⁵²·max(m, n) for float64: directions below the

@@ -26,6 +26,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   /// Number of steps that the parameter had a gradient for, those skipped included.
   TORCH_ARG(int64_t, step) = 0;
+  /// The same number on the parameter's device, one int64, with the option `capturable`: it then counts in
+  /// place of `step`, which does not change. Else undefined. Checkpoints keep it as `step`.
+  TORCH_ARG(at::Tensor, device_step);
   /// Number of these steps that were skipped (NonFinite), one int64.
   TORCH_ARG(at::Tensor, skipped);
   /// Number of these steps in which its own gradient was not finite or overflowed the state (NonFinite),
@@ -74,8 +77,12 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
       at::Tensor& tensor = (*copy).*slot.tensor;
       if (tensor.defined()) tensor = tensor.clone();
     }
+    if (device_step_.defined()) copy->device_step(device_step_.clone());
     return copy;
   }
+
+  /// The number of steps, wherever it is counted. Waits for the device if that is there.
+  int64_t counted_steps() const;
 
   // LibTorch's interface of parameter state. Virtual functions are defined in their class: GCC would put
   // the class into every object file of a program that uses the headers alone.
@@ -83,7 +90,7 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   void serialize(torch::serialize::OutputArchive& archive) const override { write(archive); }
 
   friend bool operator==(const ParamState& a, const ParamState& b) {
-    if (a.step_ != b.step_) return false;
+    if (a.counted_steps() != b.counted_steps()) return false;
     for (const Slot& slot : slot_list()) {
       const at::Tensor &x = a.*slot.tensor, &y = b.*slot.tensor;
       if (x.defined() != y.defined() || (x.defined() && !x.equal(y))) return false;

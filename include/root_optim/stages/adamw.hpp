@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <root_optim/stages/device_rates.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -45,6 +46,13 @@ struct AdamWResult {
 AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
                        const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
                        const at::Tensor& step, const AdamWSettings& settings);
+
+/// The same with lr and λ on the device, in place of those of `settings`; equal up to rounding.
+/// @throws c10::Error also for rates that are not one float64 number each on the parameter's device.
+AdamWResult adamw_step(const at::Tensor& parameter, const at::Tensor& gradient,
+                       const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+                       const at::Tensor& step, const AdamWSettings& settings,
+                       const DeviceRates& rates);
 
 }  // namespace ROOT_OPTIM_NAMESPACE
 }  // namespace root_optim

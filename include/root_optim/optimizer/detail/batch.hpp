@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>  // elementSize
 
@@ -14,11 +15,13 @@
 #include <optional>
 #include <vector>
 
+#include <root_optim/optimizer/detail/commit.hpp>
 #include <root_optim/optimizer/options.hpp>                   // FilterPlace
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/device_rates.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -34,6 +37,37 @@ struct Batch {
   std::vector<at::Tensor> parameters;
   std::vector<ParamState*> states;
 };
+
+/// lr and λ of a batch where a step reads them from the device.
+template <class Options>
+std::optional<DeviceRates> device_rates(const Batch<Options>& batch) {
+  if (!batch.options->capturable()) return std::nullopt;
+  return batch.options->rates_on(batch.parameters.front().device());
+}
+
+/// The states' number of steps after this one where the device counts; else nothing.
+inline std::vector<at::Tensor> next_device_steps(const std::vector<ParamState*>& states) {
+  std::vector<at::Tensor> counts;
+  for (ParamState* state : states) {
+    if (!state->device_step().defined()) return {};
+    counts.push_back(state->device_step());
+  }
+  return at::stack(counts).add_(1).unbind(0);
+}
+
+/// Those into the states, with the rest of a commit.
+inline void add_device_steps(Commit& commit, const std::vector<ParamState*>& states,
+                             const std::vector<at::Tensor>& next) {
+  if (next.empty()) return;
+  std::vector<at::Tensor> to;
+  for (ParamState* state : states) to.push_back(state->device_step());
+  commit.add(to, next);
+}
+
+/// Counts a step where the host counts.
+inline void count_on_host(ParamState* state) {
+  if (!state->device_step().defined()) ++state->step();
+}
 
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked

@@ -42,6 +42,10 @@ bool needs_slot(const ParamState::Slot& slot, Rule rule, const Options& options)
 at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind kind, const at::Tensor& parameter,
                     const MatrixLayout& layout, const std::string& where);
 
+/// Has the steps of a state counted on the parameter's device or on the host. Waits for the device only where
+/// the count comes back from it.
+void count_where(ParamState& state, bool on_device, const at::Tensor& parameter);
+
 /// The state for the coming step, complete for the rule. A parameter whose rule has changed begins anew.
 /// @param found what `find_state` gave
 template <class Options>
@@ -58,6 +62,7 @@ ParamState next_state(const ParamState* found, const at::Tensor& parameter, Rule
             ? prepared(next.*slot.tensor, slot.kind, parameter, options.layout(), where)
             : at::Tensor();
   }
+  count_where(next, options.capturable(), parameter);
   return next;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/ArrayRef.h>   // IntArrayRef
 #include <c10/util/Exception.h>  // TORCH_CHECK
@@ -73,6 +74,18 @@ ROOT_OPTIM_INLINE at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind
   if (tensor.device() == parameter.device() && tensor.scalar_type() == dtype) return tensor;
   return kind == ParamState::Kind::Count ? tensor.to(parameter.device(), dtype)
                                          : converted_state(tensor, parameter, where);
+}
+
+ROOT_OPTIM_INLINE void count_where(ParamState& state, bool on_device, const at::Tensor& parameter) {
+  at::Tensor& count = state.device_step();
+  if (!on_device) {
+    state.step(state.counted_steps());
+    count = at::Tensor();
+  } else if (!count.defined()) {
+    count = at::full({}, state.step(), at::TensorOptions(parameter.device()).dtype(at::kLong));
+  } else if (count.device() != parameter.device()) {
+    count = count.to(parameter.device());
+  }
 }
 
 }  // namespace detail

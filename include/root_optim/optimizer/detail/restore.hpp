@@ -49,6 +49,7 @@ Checkpoint to_checkpoint(const Groups& groups, const StateMap& states) {
       CheckpointParam stored{parameter.sizes().vec(), {}};
       const auto found = states.find(state_key(parameter));
       if (found != states.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
+      count_where(stored.state, /*on_device=*/false, parameter);
       for (const ParamState::Slot& slot : ParamState::slot_list()) {
         at::Tensor& tensor = stored.state.*slot.tensor;
         if (tensor.defined()) tensor = tensor.cpu();

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/stack.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -52,9 +54,12 @@ void filter_gradients(AdamWPart& part, const Filter& filter, Workspace* workspac
   }
 }
 
-/// t of each parameter, counted from 1: steps less those skipped, which only the device knows. [k]
+/// t of each parameter, counted from 1, by the device's number of steps where it counts: steps less those skipped, which only the device knows. [k]
 inline at::Tensor taken_steps(const AdamWPart& part) {
-  return skipped_of(part.states).neg_().add_(part.states.front()->step() + 1);
+  const at::Tensor skipped = skipped_of(part.states);
+  const std::vector<at::Tensor> steps = next_device_steps(part.states);
+  return steps.empty() ? skipped.neg_().add_(part.states.front()->step() + 1)
+                       : at::stack(steps).sub_(skipped);
 }
 
 /// What the kernel is called for: all parameters of a part at once, where the host may look at the flags
@@ -62,10 +67,12 @@ inline at::Tensor taken_steps(const AdamWPart& part) {
 std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);
 
 /// By the fused kernel, which writes in place: `exchange` comes before it.
-void step_fused(AdamWPart& part, const AdamWSettings& settings);
+void step_fused(AdamWPart& part, const AdamWSettings& settings,
+                const std::optional<DeviceRates>& rates);
 
 /// The parameters of a part one by one, each with its state.
-void step_plain(AdamWPart& part, const AdamWSettings& settings);
+void step_plain(AdamWPart& part, const AdamWSettings& settings,
+                const std::optional<DeviceRates>& rates);
 
 /// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
 /// NonFinite::SkipGroup all or none.
@@ -81,9 +88,12 @@ at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
     const at::Tensor& parameter = batch.parameters[i];
     ParamState* state = batch.states[i];
     const at::Tensor gradient = as_dtype(parameter.grad(), state_dtype(parameter));
-    const bool fused = fused_adamw_takes(parameter, gradient, state->exp_avg());
+    // The kernel takes a rate on the device in float32 only.
+    const bool rate_fits = !options.capturable() || gradient.scalar_type() == at::kFloat;
+    const bool fused = rate_fits && fused_adamw_takes(parameter, gradient, state->exp_avg());
+    const int64_t steps = options.capturable() ? 0 : state->step();  // else the device knows
     AdamWPart& part =
-        parts.try_emplace({fused, gradient.scalar_type(), state->step()}, options.non_finite())
+        parts.try_emplace({fused, gradient.scalar_type(), steps}, options.non_finite())
             .first->second;
     part.parameters.push_back(parameter);
     part.gradients.push_back(gradient);
@@ -105,10 +115,11 @@ at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
   }
   const auto [beta1, beta2] = options.betas();
   const AdamWSettings settings{options.lr(), beta1, beta2, options.eps(), options.weight_decay()};
+  const std::optional<DeviceRates> rates = device_rates(batch);
   at::Tensor skipped;
   for (auto& [way, part] : parts) {
     if (!skipped.defined()) skipped = part.guard.first_skipped(part.parameters);
-    std::get<0>(way) ? step_fused(part, settings) : step_plain(part, settings);
+    std::get<0>(way) ? step_fused(part, settings, rates) : step_plain(part, settings, rates);
   }
   return skipped;
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <root_optim/kernels/max_abs.hpp>
@@ -58,26 +59,35 @@ ROOT_OPTIM_INLINE std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part)
   return calls;
 }
 
-ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings) {
+ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings,
+                                  const std::optional<DeviceRates>& rates) {
   std::vector<FusedAdamWCall> calls = fused_calls(part);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
   Commit commit;
   add_counters(commit, part.states, counters);
+  const std::vector<at::Tensor> steps = next_device_steps(part.states);
+  add_device_steps(commit, part.states, steps);
   exchange(commit);
-  for (FusedAdamWCall& call : calls) fused_adamw(call, settings);
+  for (FusedAdamWCall& call : calls) fused_adamw(call, settings, rates ? &*rates : nullptr);
   commit.run();
-  for (ParamState* state : part.states) ++state->step();
+  for (ParamState* state : part.states) count_on_host(state);
 }
 
-ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings) {
+ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings,
+                                  const std::optional<DeviceRates>& rates) {
   const at::Tensor t = taken_steps(part);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
   const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
+  const std::vector<at::Tensor> steps = next_device_steps(part.states);
   for (size_t i = 0; i < part.parameters.size(); ++i) {
     const at::Tensor& parameter = part.parameters[i];
     ParamState& state = *part.states[i];
-    AdamWResult next = adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(),
-                                  t[static_cast<int64_t>(i)], settings);
+    const at::Tensor own = t[static_cast<int64_t>(i)];
+    const auto step = [&](const auto&... given) {
+      return adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(), own,
+                        settings, given...);
+    };
+    AdamWResult next = rates ? step(*rates) : step();
     next.parameter = choose(usable[i], next.parameter, parameter);
     next.exp_avg = choose(usable[i], next.exp_avg, state.exp_avg());
     next.exp_avg_sq = choose(usable[i], next.exp_avg_sq, state.exp_avg_sq());
@@ -89,9 +99,10 @@ ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings
       commit.add({state.skipped(), state.non_finite()},
                  {counters[i], counters[part.parameters.size() + i]});
     }
+    if (!steps.empty()) commit.add({state.device_step()}, {steps[i]});
     exchange(commit);
     commit.run();
-    ++state.step();
+    count_on_host(&state);
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -70,6 +71,7 @@ at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   MatrixUpdate update = matrix_update(options, options.filter(), options.orthogonalizer(),
                                       stack(gradients, dtype, workspace), old, guard, workspace);
 
+  const std::optional<DeviceRates> rates = device_rates(batch);
   at::Tensor values =
       temporary(workspace, stacked_sizes(parameters), parameters.front().options().dtype(dtype));
   {
@@ -78,8 +80,13 @@ at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
                                                      options.layout());
     for (size_t block = 0; block < to.size(); ++block) {
       Direction& direction = update.directions[block];
-      update_parameter(to[block], from[block], direction.matrices.reshape(to[block].sizes()),
-                       options.lr(), direction.scale, options.weight_decay());
+      const at::Tensor matrices = direction.matrices.reshape(to[block].sizes());
+      if (rates) {
+        update_parameter(to[block], from[block], matrices, *rates, direction.scale);
+      } else {
+        update_parameter(to[block], from[block], matrices, options.lr(), direction.scale,
+                         options.weight_decay());
+      }
       direction.matrices.reset();
     }
   }
@@ -98,9 +105,11 @@ at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   }
   const std::vector<at::Tensor> counters = guard.counters(batch.states);
   add_counters(commit, batch.states, counters);
+  const std::vector<at::Tensor> steps = next_device_steps(batch.states);
+  add_device_steps(commit, batch.states, steps);
   exchange(commit);
   commit.run();
-  for (ParamState* state : batch.states) ++state->step();
+  for (ParamState* state : batch.states) count_on_host(state);
   return guard.first_skipped(parameters);
 }
 

@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -39,6 +40,10 @@ ROOT_OPTIM_INLINE at::Tensor& ParamState::slot(const char* name) {
   TORCH_CHECK(false, "root_optim::ParamState::slot: expected the name of a slot, got '", name, "'");
 }
 
+ROOT_OPTIM_INLINE int64_t ParamState::counted_steps() const {
+  return device_step_.defined() ? device_step_.item<int64_t>() : step_;
+}
+
 ROOT_OPTIM_INLINE void ParamState::read(torch::serialize::InputArchive& archive) {
   ParamState state;
   c10::IValue step;
@@ -50,7 +55,7 @@ ROOT_OPTIM_INLINE void ParamState::read(torch::serialize::InputArchive& archive)
 }
 
 ROOT_OPTIM_INLINE void ParamState::write(torch::serialize::OutputArchive& archive) const {
-  archive.write("step", c10::IValue(step_));
+  archive.write("step", c10::IValue(counted_steps()));
   for (const Slot& slot : slot_list()) {
     if ((this->*slot.tensor).defined()) archive.write(slot.name, this->*slot.tensor);
   }

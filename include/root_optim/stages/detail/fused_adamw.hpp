@@ -37,7 +37,9 @@ struct FusedAdamWCall {
 
 /// `adamw_step` on all parameters of a call, in place. Allocates no tensor of a parameter's size. Differs
 /// from the plain form by rounding.
-void fused_adamw(FusedAdamWCall& call, const AdamWSettings& settings);
+/// @param rates lr and λ on the device in place of those of `settings`, or null. The kernel takes λ from the host:
+/// parameters are decayed before it.
+void fused_adamw(FusedAdamWCall& call, const AdamWSettings& settings, const DeviceRates* rates);
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
