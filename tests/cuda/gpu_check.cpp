@@ -319,7 +319,8 @@ void mixed(Run& run) {
 }
 
 void non_finite(Run& run) {
-  for (const NonFinite policy : {NonFinite::Skip, NonFinite::Zero, NonFinite::Raise}) {
+  for (const NonFinite policy :
+       {NonFinite::Skip, NonFinite::SkipGroup, NonFinite::Zero, NonFinite::Raise}) {
     const Setting setting{at::kFloat, true};
     const Tensors parameters = parameters_on(run.device, setting);
     Root root(parameters, options_in(at::kFloat).non_finite(policy));
@@ -339,10 +340,14 @@ void non_finite(Run& run) {
     for (const at::Tensor& p : parameters) finite = finite && p.isfinite().all().item<bool>();
     const bool stays = parameters[0].equal(before[0]), moves = !parameters[1].equal(before[1]);
     const auto faults = gradient_faults(root);
+    const bool skips = finite && stays && moves && !threw && parameters[6].equal(before[6]);
+    const bool number_stays = parameters[7].equal(before[7]);
     if (policy == NonFinite::Skip) {
-      run.expect(finite && stays && moves && !threw && parameters[6].equal(before[6]) &&
-                     !parameters[7].equal(before[7]) && faults.size() == 2,
+      run.expect(skips && !number_stays && faults.size() == 2,
                  "Skip: what has NaN stays, others move, and it is counted");
+    } else if (policy == NonFinite::SkipGroup) {
+      run.expect(skips && number_stays && faults.size() >= 2,
+                 "SkipGroup: the AdamW parameters stop together");
     } else if (policy == NonFinite::Zero) {
       run.expect(finite && !stays && moves && !threw, "Zero: all move and stay finite");
     } else {
