@@ -173,15 +173,22 @@ void print_class(const std::vector<tools::MomentumSpectrum>& all, const AspectCl
     errors.push_back(mean_error(designs.back().schedule, of_training));
     held_out_errors.push_back(mean_error(designs.back().schedule, of_held_out));
   }
-  const auto cheapest = [&](double share) {  // also held out
+  // Muon on a Gaussian matrix: what no captured matrix is, but users' may be.
+  const double muon_gaussian =
+      std::sqrt(expected_mse(CoefficientSet::jordan().quintics(1, 1, 5),
+                             gaussian_spectrum(512, static_cast<int64_t>(512 * shapes.typical),
+                                               Normalization::FrobeniusFloor)));
+  const auto cheapest = [&](double share, bool gaussian) {  // also held out
     size_t i = 0;
     while (i + 1 < errors.size() &&
-           (errors[i] > share * muon || held_out_errors[i] > share * muon_held_out)) {
+           (errors[i] > share * muon || held_out_errors[i] > share * muon_held_out ||
+            (gaussian && std::sqrt(expected_mse(designs[i].schedule, parts.front().second)) >
+                             share * muon_gaussian))) {
       ++i;
     }
     return i;
   };
-  const size_t fast = cheapest(1), standard = cheapest(0.75);
+  const size_t fast = cheapest(1, false), standard = cheapest(0.75, true);
   const size_t precise =
       static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin());
 

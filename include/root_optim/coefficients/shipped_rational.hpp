@@ -19,7 +19,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// was held out.
 enum class RationalPlan {
   Fast,     ///< the cheapest whose mean relative error is at most that of Muon's five quintics
-  Default,  ///< the cheapest with at most .75 of that error
+  Default,  ///< the cheapest with at most .75 of that error, there and on a Gaussian matrix of the shape
   Precise,  ///< the one with the least error
 };
 

@@ -38,9 +38,9 @@ enum class Iteration {
 /// Iteration: for each parameter one of two, which `iteration` sets. Auto decides by device, dtype and these settings
 ///          alone, so that equal programs choose alike on unlike CPUs.
 /// Rational: `orthogonalize_rational` (Schatten-4 normalization). Stages: the table's entry for the shape (m, n), else
-///          shipped ones (coefficients/shipped_rational.hpp). Without a `budget` the cheapest whose mean relative
-///          error on captured momentum is at most .75 of that of Muon's five steps: more has shown no use in
-///          training. With a budget the most exact that it affords, and the cheapest if it affords none.
+///          shipped ones (coefficients/shipped_rational.hpp). Without a `budget` RationalPlan::Default, the cheapest
+///          whose relative error is at most .75 of that of Muon's five steps, in the mean over captured momentum and
+///          on a Gaussian matrix: more has shown no use in training. With a budget the most exact that it affords, and the cheapest if it affords none.
 /// NewtonSchulz: `orthogonalize` (Schatten-8 normalization). Triples: the table's entry for the shape and the precision,
 ///          with its form; else the shipped ones (coefficients/shipped.hpp), which are the same for all shapes and
 ///          within a few percent of what `design_coefficients` reaches for a shape (docs/precision.md), with as many
@@ -126,8 +126,6 @@ class AdaNewton {
 
   /// The compute dtype for a parameter.
   at::ScalarType dtype_for(const at::Tensor& parameter) const;
-  /// The poles of the shipped stages for a shape, each stage's.
-  std::vector<int64_t> poles_for(int64_t rows, int64_t cols) const;
 
   Iteration iteration_ = Iteration::Auto;
   std::optional<double> budget_;

@@ -116,7 +116,7 @@ class LrScheduler : public torch::optim::LRScheduler {
   void validate(const LrSchedulerState& state) const;
 
   /// Takes the step and, unless the constructor was given some, the bases; sets the learning rates.
-  /// @throws c10::Error as `check`.
+  /// @throws c10::Error as `validate`.
   void restore(const LrSchedulerState& state);
 
  private:

@@ -174,7 +174,7 @@ TEST_CASE("loading refuses names and layouts that do not fit, and keeps what the
   }
   {
     Root other(Tensors{a, b}, RootOptions().names({"a", "c"}));
-    refuses(other, "got that of 'c'");
+    refuses(other, "without 1 of them ('b') and with 1 others ('c')");
   }
   {
     Root other(Tensors{a, b});

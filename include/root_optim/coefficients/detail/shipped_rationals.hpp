@@ -36,7 +36,7 @@ struct ShippedRationalClass {
 
 inline constexpr ShippedRationalClass shipped_rational_classes[] = {
     // 1:1: 234 matrices, 190 held out
-    {1, 0.3751, 0.3809, 0, 0, 5, {
+    {1, 0.3751, 0.3809, 0, 1, 5, {
       // 2: gain 1196, of the last stage 1196, largest output 1.2000; error 0.742 of Muon's, held out 0.739
       {1, 0.2784, 0.2817, {
         {2, 1.05885935, {0.00441309949, 0.13603057, 0}, {3.79634434e-06, 0.00417370768, 0}},
@@ -67,7 +67,7 @@ inline constexpr ShippedRationalClass shipped_rational_classes[] = {
       }},
     }},
     // 1:2: 21 matrices, 13 held out
-    {1.414, 0.4127, 0.4842, 0, 0, 5, {
+    {1.414, 0.4127, 0.4842, 0, 1, 5, {
       // 2: gain 1352, of the last stage 1352, largest output 1.2000; error 0.643 of Muon's, held out 0.582
       {1, 0.2652, 0.2817, {
         {2, 1.06360435, {0.0039048132, 0.129595995, 0}, {2.96795429e-06, 0.00365943438, 0}},
@@ -98,7 +98,7 @@ inline constexpr ShippedRationalClass shipped_rational_classes[] = {
       }},
     }},
     // 1:3: 21 matrices, 13 held out
-    {2.449, 0.3717, 0.4561, 0, 0, 5, {
+    {2.449, 0.3717, 0.4561, 0, 1, 5, {
       // 2: gain 1221, of the last stage 1221, largest output 1.2000; error 0.671 of Muon's, held out 0.592
       {1, 0.2495, 0.2702, {
         {2, 1.05958593, {0.00432010833, 0.135499641, 0}, {3.64124503e-06, 0.00404879497, 0}},
