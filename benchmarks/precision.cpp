@@ -32,14 +32,33 @@ using root_optim::Normalization;
 using root_optim::OrthogonalizeOptions;
 using root_optim::Precision;
 using root_optim::Quintics;
+using root_optim::RationalStages;
 
-/// A way to orthogonalize one shape: which triples, after which norm, in which form.
+/// A way to orthogonalize one shape: which triples, after which norm, in which form; or which stages.
 struct Method {
   std::string name;
   Quintics schedule;
   Normalization normalization = Normalization::Schatten8;
   Form form = Form::Auto;
+  RationalStages stages = {};
+
+  size_t steps() const { return schedule.size() + stages.size(); }
 };
+
+Method rational(const std::string& name, const RationalStages& stages) {
+  return {name, {}, Normalization::Schatten8, Form::Auto, stages};
+}
+
+/// In five plain steps: of products FLOP, of stages with inverses time (rational_cost).
+double cost_of(const Method& method, int64_t rows, int64_t cols, Precision precision) {
+  if (method.stages.empty()) {
+    return root_optim::plan_iteration(rows, cols, method.schedule, precision, method.form).flops /
+           root_optim::direct_flops(rows, cols, 5);
+  }
+  std::vector<int64_t> poles;
+  for (const auto& f : method.stages) poles.push_back(static_cast<int64_t>(f.poles.size()));
+  return root_optim::rational_cost(rows, cols, poles);
+}
 
 /// Five steps designed for one family of spectra, one shape and one precision.
 Quintics designed(Family family, int64_t rows, int64_t cols, Precision precision) {
@@ -55,13 +74,24 @@ std::vector<Method> methods(Family family, int64_t rows, int64_t cols, Precision
     return coefficients.quintics(rows, cols, 5);
   };
   const auto floor = Normalization::FrobeniusFloor;
-  return {
+  std::vector<Method> all{
       {"muon", set(CoefficientSet::jordan()), floor, Form::Direct},
       {"root_paper", set(CoefficientSet::root_paper()), Normalization::FrobeniusPlus, Form::Direct},
       {"you", set(CoefficientSet::you()), floor, Form::Direct},
       {"polar_express", set(CoefficientSet::polar_express(1.02)), floor, Form::Direct},
       {"ada_newton_5", designed(family, rows, cols, precision)},
-      {"root", AdaNewton().quintics(rows, cols, precision)}};
+      {"newton_schulz", AdaNewton().quintics(rows, cols, precision)}};
+  if (precision == Precision::BFloat16) {
+    all.back().name = "root";
+    return all;
+  }
+  for (const auto& poles : root_optim::shipped_rational_poles()) {
+    std::string name = "poles";
+    for (const int64_t r : poles) name += (name == "poles" ? '_' : '+') + std::to_string(r);
+    all.push_back(rational(name, root_optim::shipped_rational(rows, cols, poles)));
+  }
+  all.push_back(rational("root", AdaNewton().stages(rows, cols)));
+  return all;
 }
 
 struct Figures {
@@ -74,8 +104,10 @@ Figures measure(const benchmarks::Sample& sample, const Method& method, at::Scal
   options.form = method.form;
   options.compute_dtype = dtype;
   options.allow_unsafe = true;  // published sets are measured as they are
+  const at::Tensor x = sample.matrix.to(at::kFloat);
   const at::Tensor y =
-      root_optim::orthogonalize(sample.matrix.to(at::kFloat), method.schedule, options)
+      (method.stages.empty() ? root_optim::orthogonalize(x, method.schedule, options)
+                             : root_optim::orthogonalize_rational(x, method.stages).x)
           .to(at::kDouble);
   const at::Tensor sigma = at::linalg_eigvalsh(y.matmul(y.t())).clamp_min(0).sqrt();
   return {sigma.sub(1).square().mean().item<double>(), root_optim::relative_error(y, sample.polar),
@@ -144,20 +176,16 @@ int main(int argc, char** argv) {
             mean.relative_error += one.relative_error / static_cast<double>(count);
             mean.max_singular_value = std::max(mean.max_singular_value, one.max_singular_value);
           }
-          const double cost =
-              root_optim::plan_iteration(rows, cols, method.schedule, precision, method.form)
-                  .flops /
-              root_optim::direct_flops(rows, cols, 5);
+          const double cost = cost_of(method, rows, cols, precision);
           const std::string name = benchmarks::name_of(family);
           const char* dtype_name = dtype == at::kBFloat16 ? "bfloat16" : "float32";
           csv << fmt::format("{},{},{},{},{},{},{:.6g},{:.6g},{:.6g},{:.6g}\n", name, rows, cols,
-                             method.name, dtype_name, method.schedule.size(), mean.mse,
-                             mean.relative_error, mean.max_singular_value, cost);
+                             method.name, dtype_name, method.steps(), mean.mse, mean.relative_error,
+                             mean.max_singular_value, cost);
           csv.flush();
           fmt::print("{:<17} {:>11} {:<13} {:<8} {:>5} {:>10.3e} {:>9.5f} {:>9.4f} {:>6.3f}\n",
                      name, fmt::format("{}x{}", rows, cols), method.name, dtype_name,
-                     method.schedule.size(), mean.mse, mean.relative_error, mean.max_singular_value,
-                     cost);
+                     method.steps(), mean.mse, mean.relative_error, mean.max_singular_value, cost);
           std::fflush(stdout);
         }
       }

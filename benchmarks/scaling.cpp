@@ -104,9 +104,13 @@ int main(int argc, char** argv) {
       const double edge = static_cast<double>(m), wide = static_cast<double>(n);
       const double gemm =
           std::max(2 * edge * edge * wide / medians[1], 2 * edge * edge * edge / medians[2]);
-      const auto schedule = orthogonalizer.quintics(m, n, root_optim::Precision::Float32);
-      const double flops =
-          root_optim::plan_iteration(m, n, schedule, root_optim::Precision::Float32).flops;
+      const auto schedule = orthogonalizer.stages(m, n);
+      double flops = 0;  // XXᵀ by blocks, PX, and inverses by halves
+      for (const auto& f : schedule) {
+        const int64_t blocks = std::clamp<int64_t>(m / 256, 1, 4);
+        flops += (2 * root_optim::symmetric_share(blocks) + 2) * edge * edge * wide +
+                 1.7 * static_cast<double>(f.poles.size()) * edge * edge * edge;
+      }
       const double rate = flops / medians[0];
       points.emplace_back(edge, medians[0]);
       csv << fmt::format("{},{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.4f}\n", m, n, schedule.size(),
