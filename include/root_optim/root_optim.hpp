@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Everything that needs LibTorch and fmt alone. Declares nothing itself; every header below also
+// Everything that needs LibTorch alone. Declares nothing itself; every header below also
 // compiles alone.
 #pragma once
 

@@ -25,6 +25,13 @@
 #define ROOT_OPTIM_INLINE inline
 #endif
 
+// Of functions that no step reaches: they are compiled for size, which costs a compiler less.
+#ifdef __GNUC__
+#define ROOT_OPTIM_COLD [[gnu::cold]]
+#else
+#define ROOT_OPTIM_COLD
+#endif
+
 #ifdef ROOT_OPTIM_COMPILED_STANDARD  // of an installed binary
 #if (ROOT_OPTIM_COMPILED_STANDARD >= 20) != (__cplusplus >= 202002L)
 #error "root_optim::compiled was built with another C++ standard than this file"

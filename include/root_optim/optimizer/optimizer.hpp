@@ -147,26 +147,26 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
 // ---------------------------------------------------------------------------------------------------
 
 template <class F, class O>
-typename OrthogonalizedOptimizer<F, O>::Options OrthogonalizedOptimizer<F, O>::checked(
-    Options options) {
+ROOT_OPTIM_COLD typename OrthogonalizedOptimizer<F, O>::Options
+OrthogonalizedOptimizer<F, O>::checked(Options options) {
   options.validate();
   return options;
 }
 
 template <class F, class O>
-OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(const std::vector<Group>& param_groups,
-                                                       Options defaults)
+ROOT_OPTIM_COLD OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(
+    const std::vector<Group>& param_groups, Options defaults)
     : Optimizer(std::vector<Group>{}, std::make_unique<Options>(checked(std::move(defaults)))) {
   for (const Group& group : param_groups) add_param_group(group);
 }
 
 template <class F, class O>
-OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(std::vector<at::Tensor> params,
-                                                       Options defaults)
+ROOT_OPTIM_COLD OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(
+    std::vector<at::Tensor> params, Options defaults)
     : OrthogonalizedOptimizer(std::vector<Group>{Group(std::move(params))}, std::move(defaults)) {}
 
 template <class F, class O>
-void OrthogonalizedOptimizer<F, O>::add_param_group(const Group& group) {
+ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::add_param_group(const Group& group) {
   const size_t index = param_groups_.size();
   const auto& given = group.has_options() ? group.options() : *defaults_;
   const auto* typed = dynamic_cast<const Options*>(&given);
@@ -241,13 +241,14 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
 }
 
 template <class F, class O>
-void OrthogonalizedOptimizer<F, O>::save(torch::serialize::OutputArchive& archive) const {
+ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::save(
+    torch::serialize::OutputArchive& archive) const {
   detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, state_));
 }
 
 template <class F, class O>
-LoadReport OrthogonalizedOptimizer<F, O>::load(torch::serialize::InputArchive& archive,
-                                               const LoadOptions& options) {
+ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
+    torch::serialize::InputArchive& archive, const LoadOptions& options) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
   auto stored = detail::read_checkpoint(archive);

@@ -265,7 +265,7 @@ void OrthogonalizedOptions<F, O>::validate() const {
 }
 
 template <class F, class O>
-Fields OrthogonalizedOptions<F, O>::fields() const {
+ROOT_OPTIM_COLD Fields OrthogonalizedOptions<F, O>::fields() const {
   Fields out;
   each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto&) {
     if (on_load != OnLoad::Kept) detail::store(out, name, this->*member);
@@ -274,7 +274,8 @@ Fields OrthogonalizedOptions<F, O>::fields() const {
 }
 
 template <class F, class O>
-OrthogonalizedOptions<F, O> OrthogonalizedOptions<F, O>::from_fields(const Fields& in) {
+ROOT_OPTIM_COLD OrthogonalizedOptions<F, O> OrthogonalizedOptions<F, O>::from_fields(
+    const Fields& in) {
   OrthogonalizedOptions options;
   each_option([&](const char* name, int64_t, OnLoad on_load, auto member, const auto& range) {
     if (on_load != OnLoad::Kept) detail::read(in, name, options.*member, range);
@@ -284,12 +285,14 @@ OrthogonalizedOptions<F, O> OrthogonalizedOptions<F, O>::from_fields(const Field
 }
 
 template <class F, class O>
-void OrthogonalizedOptions<F, O>::serialize(torch::serialize::InputArchive& archive) {
+ROOT_OPTIM_COLD void OrthogonalizedOptions<F, O>::serialize(
+    torch::serialize::InputArchive& archive) {
   *this = from_fields(detail::read_fields(archive));
 }
 
 template <class F, class O>
-void OrthogonalizedOptions<F, O>::serialize(torch::serialize::OutputArchive& archive) const {
+ROOT_OPTIM_COLD void OrthogonalizedOptions<F, O>::serialize(
+    torch::serialize::OutputArchive& archive) const {
   detail::write_fields(archive, fields());
 }
 

@@ -72,7 +72,8 @@ class RoutingTable {
 };
 
 template <class Options>
-std::vector<torch::optim::OptimizerParamGroup> RoutingTable<Options>::groups() const {
+ROOT_OPTIM_COLD std::vector<torch::optim::OptimizerParamGroup> RoutingTable<Options>::groups()
+    const {
   std::vector<MatrixLayout> layouts{MatrixLayout()};
   for (const RoutingEntry& entry : entries_) {
     if (entry.rule == Rule::Orthogonalized &&
@@ -87,8 +88,9 @@ std::vector<torch::optim::OptimizerParamGroup> RoutingTable<Options>::groups() c
 }
 
 template <class Options>
-void RoutingTable<Options>::add_group(std::vector<torch::optim::OptimizerParamGroup>& groups,
-                                      Rule rule, const MatrixLayout& layout) const {
+ROOT_OPTIM_COLD void RoutingTable<Options>::add_group(
+    std::vector<torch::optim::OptimizerParamGroup>& groups, Rule rule,
+    const MatrixLayout& layout) const {
   std::vector<at::Tensor> parameters;
   std::vector<std::string> names;
   for (const RoutingEntry& entry : entries_) {

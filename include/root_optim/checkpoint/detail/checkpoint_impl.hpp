@@ -24,7 +24,7 @@
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
-ROOT_OPTIM_INLINE std::string LoadReport::text() const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string LoadReport::text() const {
   std::string text = "loaded " + std::to_string(loaded.size()) + " parameters";
   if (!missing.empty()) text += "; missing " + detail::listed(missing);
   if (!surplus.empty()) text += "; surplus " + detail::listed(surplus);
@@ -34,7 +34,7 @@ ROOT_OPTIM_INLINE std::string LoadReport::text() const {
 
 namespace detail {
 
-ROOT_OPTIM_INLINE std::string listed(const std::vector<std::string>& names) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string listed(const std::vector<std::string>& names) {
   constexpr size_t most = 20;  // that a message shows
   std::string text;
   for (size_t i = 0; i < names.size() && i < most; ++i) {
@@ -44,8 +44,8 @@ ROOT_OPTIM_INLINE std::string listed(const std::vector<std::string>& names) {
   return text;
 }
 
-ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputArchive& archive,
-                                       const std::string& key) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputArchive& archive,
+                                                       const std::string& key) {
   c10::IValue value;
   TORCH_CHECK(archive.try_read(key, value) && value.isInt(),
               "root_optim::load: expected an integer '", key, "', got none");
@@ -69,8 +69,8 @@ ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t form
   return sum.value();
 }
 
-ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::OutputArchive& archive,
-                                        const Checkpoint& checkpoint) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::OutputArchive& archive,
+                                                        const Checkpoint& checkpoint) {
   archive.write("root_optim_format", c10::IValue(checkpoint_format));
   archive.write("checksum", c10::IValue(checksum_of(checkpoint, checkpoint_format)));
   archive.write("groups", c10::IValue(static_cast<int64_t>(checkpoint.size())));
@@ -91,7 +91,8 @@ ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::OutputArchive& archive
   }
 }
 
-ROOT_OPTIM_INLINE StoredCheckpoint read_checkpoint(torch::serialize::InputArchive& archive) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE StoredCheckpoint
+read_checkpoint(torch::serialize::InputArchive& archive) {
   c10::IValue stored_format;
   TORCH_CHECK(archive.try_read("root_optim_format", stored_format) && stored_format.isInt(),
               "root_optim::load: expected a checkpoint written by root_optim, got another archive");
@@ -133,7 +134,7 @@ ROOT_OPTIM_INLINE StoredCheckpoint read_checkpoint(torch::serialize::InputArchiv
   return {format, std::move(checkpoint)};
 }
 
-ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive) {
   std::string bytes;
   archive.save_to([&bytes](const void* data, size_t size) {
     bytes.append(static_cast<const char*>(data), size);
@@ -143,13 +144,14 @@ ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive)
   return bytes;
 }
 
-ROOT_OPTIM_INLINE void write_scheduler(torch::serialize::OutputArchive& archive,
-                                       const LrSchedulerState& state) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_scheduler(torch::serialize::OutputArchive& archive,
+                                                       const LrSchedulerState& state) {
   archive.write("root_optim_scheduler_step", c10::IValue(state.step));
   archive.write("root_optim_scheduler_base_lrs", c10::IValue(state.base_lrs));
 }
 
-ROOT_OPTIM_INLINE LrSchedulerState read_scheduler(torch::serialize::InputArchive& archive) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE LrSchedulerState
+read_scheduler(torch::serialize::InputArchive& archive) {
   c10::IValue step, base_lrs;
   TORCH_CHECK(
       archive.try_read("root_optim_scheduler_step", step) && step.isInt() &&
@@ -160,7 +162,7 @@ ROOT_OPTIM_INLINE LrSchedulerState read_scheduler(torch::serialize::InputArchive
   return {step.toInt(), base_lrs.toDoubleVector()};
 }
 
-ROOT_OPTIM_INLINE void load_bytes(
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void load_bytes(
     const std::string& bytes, const std::function<void(torch::serialize::InputArchive&)>& load) {
   check_digest(bytes);
   try {

@@ -31,7 +31,7 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-ROOT_OPTIM_INLINE std::string read_all(std::istream& from, const char* who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string read_all(std::istream& from, const char* who) {
   TORCH_CHECK(!from.fail(), "root_optim::", who,
               ": expected a stream that can be read, got one that has failed");
   try {
@@ -42,7 +42,8 @@ ROOT_OPTIM_INLINE std::string read_all(std::istream& from, const char* who) {
   }
 }
 
-ROOT_OPTIM_INLINE void write_all(std::ostream& to, const std::string& bytes, const char* who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_all(std::ostream& to, const std::string& bytes,
+                                                 const char* who) {
   const auto expect = [&](bool written, const char* got) {
     TORCH_CHECK(written, "root_optim::", who, ": expected a stream that takes ", bytes.size(),
                 " bytes, got ", got);
@@ -55,7 +56,7 @@ ROOT_OPTIM_INLINE void write_all(std::ostream& to, const std::string& bytes, con
   expect(to.good(), "a failure");
 }
 
-ROOT_OPTIM_INLINE std::string read_all(const std::string& path, const char* who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string read_all(const std::string& path, const char* who) {
   std::ifstream file(path, std::ios::binary);
   std::error_code error;
   TORCH_CHECK(file.is_open() && !std::filesystem::is_directory(path, error), "root_optim::", who,
@@ -63,7 +64,7 @@ ROOT_OPTIM_INLINE std::string read_all(const std::string& path, const char* who)
   return read_all(file, who);
 }
 
-ROOT_OPTIM_INLINE bool sync_to_disk(const std::string& path) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE bool sync_to_disk(const std::string& path) {
 #if defined(__unix__) || defined(__APPLE__)
   const int descriptor = ::open(path.c_str(), O_RDONLY);
   if (descriptor < 0) return false;
@@ -75,8 +76,8 @@ ROOT_OPTIM_INLINE bool sync_to_disk(const std::string& path) {
 #endif
 }
 
-ROOT_OPTIM_INLINE void replace_file(const std::string& path, const std::string& bytes,
-                                    const char* who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void replace_file(const std::string& path,
+                                                    const std::string& bytes, const char* who) {
   namespace fs = std::filesystem;
   const auto write = [&](const std::string& to) {
     std::ofstream file(to, std::ios::binary);

@@ -44,20 +44,20 @@ inline std::tuple<int64_t, int64_t, Precision> table_key(int64_t rows, int64_t c
           precision == Precision::BFloat16 ? Precision::BFloat16 : Precision::Float32};
 }
 
-inline const char* word_of(Precision precision) {
+ROOT_OPTIM_COLD inline const char* word_of(Precision precision) {
   return precision == Precision::BFloat16 ? "bfloat16" : "float32";
 }
-inline const char* word_of(Form form) {
+ROOT_OPTIM_COLD inline const char* word_of(Form form) {
   return form == Form::Auto ? "auto" : (form == Form::Gram ? "gram" : "direct");
 }
 
 /// The form, as an entry's line says it.
-inline std::string word_of(const TableEntry& entry) {
+ROOT_OPTIM_COLD inline std::string word_of(const TableEntry& entry) {
   return entry.is_rational() ? "rational" : word_of(entry.form);
 }
 
 /// The numbers by which a reader knows that the coefficients are those that were written.
-inline std::vector<double> figures_of(const TableEntry& entry) {
+ROOT_OPTIM_COLD inline std::vector<double> figures_of(const TableEntry& entry) {
   const ValidationReport& q = entry.report;
   const RationalReport& r = entry.rational_report;
   return entry.is_rational() ? std::vector<double>{r.min_output, r.max_output, r.gain}
@@ -65,7 +65,7 @@ inline std::vector<double> figures_of(const TableEntry& entry) {
 }
 
 /// Sets the entry's report. The reason why its coefficients are refused, or nothing.
-inline std::string validate_entry(TableEntry& entry) {
+ROOT_OPTIM_COLD inline std::string validate_entry(TableEntry& entry) {
   if (entry.is_rational()) {
     entry.rational_report = validate_rational(
         entry.stages, RationalValidationOptions::for_precision(Precision::Float32));
@@ -81,7 +81,7 @@ inline std::string validate_entry(TableEntry& entry) {
 }
 
 /// The shortest decimal form that reads back as `value`.
-inline std::string exact_digits(double value) {
+ROOT_OPTIM_COLD inline std::string exact_digits(double value) {
   for (int digits = 15;; ++digits) {
     std::ostringstream out;
     out.imbue(std::locale::classic());
@@ -94,7 +94,7 @@ inline std::string exact_digits(double value) {
   }
 }
 
-inline bool is_word(const std::string& text) {
+ROOT_OPTIM_COLD inline bool is_word(const std::string& text) {
   return !text.empty() && text.find_first_of(" \t\n\v\f\r#") == std::string::npos;
 }
 
@@ -233,7 +233,7 @@ ROOT_OPTIM_INLINE const TableEntry* CoefficientTable::find(int64_t rows, int64_t
   return found == entries_.end() ? nullptr : &found->second;
 }
 
-ROOT_OPTIM_INLINE void CoefficientTable::set(TableEntry entry) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientTable::set(TableEntry entry) {
   TORCH_CHECK(entry.rows >= 1 && entry.cols >= 1,
               "root_optim::CoefficientTable::set: expected rows, cols >= 1, got ", entry.rows, ", ",
               entry.cols);
@@ -270,8 +270,9 @@ ROOT_OPTIM_INLINE void CoefficientTable::set(TableEntry entry) {
   entries_.insert_or_assign(key, std::move(entry));
 }
 
-ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols, Quintics quintics,
-                                             Precision precision) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols,
+                                                             Quintics quintics,
+                                                             Precision precision) {
   TableEntry entry;
   entry.rows = rows;
   entry.cols = cols;
@@ -280,7 +281,8 @@ ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols, Quintic
   set(std::move(entry));
 }
 
-ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols, RationalStages stages) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols,
+                                                             RationalStages stages) {
   TableEntry entry;
   entry.rows = rows;
   entry.cols = cols;
@@ -288,14 +290,14 @@ ROOT_OPTIM_INLINE void CoefficientTable::set(int64_t rows, int64_t cols, Rationa
   set(std::move(entry));
 }
 
-ROOT_OPTIM_INLINE std::vector<TableEntry> CoefficientTable::entries() const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<TableEntry> CoefficientTable::entries() const {
   std::vector<TableEntry> all;
   all.reserve(entries_.size());
   for (const auto& item : entries_) all.push_back(item.second);
   return all;
 }
 
-ROOT_OPTIM_INLINE std::string CoefficientTable::to_text() const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string CoefficientTable::to_text() const {
   std::ostringstream out;
   out.imbue(std::locale::classic());
   const bool rational = std::any_of(entries_.begin(), entries_.end(),
@@ -331,7 +333,8 @@ ROOT_OPTIM_INLINE std::string CoefficientTable::to_text() const {
   return out.str();
 }
 
-ROOT_OPTIM_INLINE void CoefficientTable::read(std::istream& in, const std::string& source) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientTable::read(std::istream& in,
+                                                              const std::string& source) {
   detail::TableReader reader{in, source, 0, 0, {}};
   const std::string first =
       "a first line 'root_optim coefficients " + std::to_string(detail::table_format) + "'";

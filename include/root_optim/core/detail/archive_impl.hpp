@@ -23,15 +23,15 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-ROOT_OPTIM_INLINE void write_fields(torch::serialize::OutputArchive& archive,
-                                    const Fields& fields) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_fields(torch::serialize::OutputArchive& archive,
+                                                    const Fields& fields) {
   for (const auto& [key, value] : fields.values()) {
     std::visit([&, &name = key](const auto& held) { archive.write(name, c10::IValue(held)); },
                value);
   }
 }
 
-ROOT_OPTIM_INLINE Fields read_fields(torch::serialize::InputArchive& archive) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE Fields read_fields(torch::serialize::InputArchive& archive) {
   Fields fields;
   for (const std::string& key : archive.keys()) {
     c10::IValue value;
@@ -60,7 +60,7 @@ ROOT_OPTIM_INLINE Fields read_fields(torch::serialize::InputArchive& archive) {
   return fields;
 }
 
-ROOT_OPTIM_INLINE bool lies_in_storage(const at::Tensor& tensor) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE bool lies_in_storage(const at::Tensor& tensor) {
   if (!tensor.has_storage() || tensor.storage_offset() < 0) return false;
   // In double: nothing overflows, and every index into a storage is exact.
   double last = static_cast<double>(tensor.storage_offset());
@@ -75,8 +75,8 @@ ROOT_OPTIM_INLINE bool lies_in_storage(const at::Tensor& tensor) {
                       static_cast<double>(tensor.storage().nbytes());
 }
 
-ROOT_OPTIM_INLINE void read_tensor(torch::serialize::InputArchive& archive, const std::string& key,
-                                   at::Tensor& into) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void read_tensor(torch::serialize::InputArchive& archive,
+                                                   const std::string& key, at::Tensor& into) {
   at::Tensor read;
   if (!archive.try_read(key, read)) return;
   TORCH_CHECK(lies_in_storage(read), "root_optim::load: expected '", key,

@@ -16,7 +16,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE void Fields::insert(const std::string& prefix, const Fields& fields) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void Fields::insert(const std::string& prefix,
+                                                      const Fields& fields) {
   for (const auto& [key, value] : fields.values_) {
     std::string name = prefix + ".";
     name += key;
@@ -24,7 +25,7 @@ ROOT_OPTIM_INLINE void Fields::insert(const std::string& prefix, const Fields& f
   }
 }
 
-ROOT_OPTIM_INLINE Fields Fields::nested(const std::string& prefix) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE Fields Fields::nested(const std::string& prefix) const {
   Fields fields;
   const std::string start = prefix + ".";
   for (const auto& [key, value] : values_) {
@@ -35,7 +36,7 @@ ROOT_OPTIM_INLINE Fields Fields::nested(const std::string& prefix) const {
   return fields;
 }
 
-ROOT_OPTIM_INLINE void Fields::check_key(const std::string& key) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void Fields::check_key(const std::string& key) {
   for (const char c : key) {
     TORCH_CHECK(static_cast<unsigned char>(c) >= 0x20 && c != 0x7f && c != '"' && c != '\\',
                 "root_optim::Fields::set: expected a key without double quotes, backslashes and "
@@ -44,20 +45,21 @@ ROOT_OPTIM_INLINE void Fields::check_key(const std::string& key) {
   }
 }
 
-ROOT_OPTIM_INLINE const Fields::Value& Fields::at(const std::string& key) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const Fields::Value& Fields::at(const std::string& key) const {
   const auto found = values_.find(key);
   TORCH_CHECK(found != values_.end(), "root_optim::Fields::get: expected a field named '", key,
               "', got none");
   return found->second;
 }
 
-ROOT_OPTIM_INLINE void Fields::refuse_type(const std::string& key) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void Fields::refuse_type(const std::string& key) const {
   TORCH_CHECK(false, "root_optim::Fields::get: expected field '", key,
               "' to be of the requested type, got alternative ", at(key).index(),
               " of Fields::Value");
 }
 
-ROOT_OPTIM_INLINE int64_t Fields::enumerator(const std::string& key, int64_t last) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t Fields::enumerator(const std::string& key,
+                                                             int64_t last) const {
   const int64_t value = get<int64_t>(key);
   TORCH_CHECK(value >= 0 && value <= last, "root_optim::Fields::get_enum: expected field '", key,
               "' in [0, ", last, "], got ", value);

@@ -7,13 +7,15 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/linalg_svdvals.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <ios>
 #include <limits>
+#include <locale>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -25,7 +27,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE double relative_error(const at::Tensor& x, const at::Tensor& truth) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE double relative_error(const at::Tensor& x,
+                                                        const at::Tensor& truth) {
   for (const at::Tensor& tensor : {x, truth}) {
     TORCH_CHECK(tensor.defined() && !tensor.is_complex(),
                 "root_optim::relative_error: expected real tensors, got ",
@@ -40,12 +43,12 @@ ROOT_OPTIM_INLINE double relative_error(const at::Tensor& x, const at::Tensor& t
   return norm > 0 ? error / norm : error;
 }
 
-ROOT_OPTIM_INLINE at::Tensor singular_values(const at::Tensor& x) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE at::Tensor singular_values(const at::Tensor& x) {
   detail::check_matrices(x, "singular_values");
   return at::linalg_svdvals(x.to(at::kDouble));
 }
 
-ROOT_OPTIM_INLINE double singular_value_mse(const at::Tensor& x) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE double singular_value_mse(const at::Tensor& x) {
   detail::check_matrices(x, "singular_value_mse");
   TORCH_CHECK(x.numel() > 0,
               "root_optim::singular_value_mse: expected a matrix that is not empty, "
@@ -54,7 +57,7 @@ ROOT_OPTIM_INLINE double singular_value_mse(const at::Tensor& x) {
   return singular_values(x).sub_(1.0).square_().mean().item<double>();
 }
 
-ROOT_OPTIM_INLINE TailStatistics tail_statistics(const at::Tensor& u) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE TailStatistics tail_statistics(const at::Tensor& u) {
   detail::check_matrices(u, "tail_statistics");
   TORCH_CHECK(u.numel() > 0 && u.numel() == u.size(-2) * u.size(-1),
               "root_optim::tail_statistics: expected one matrix that is not empty, got shape ",
@@ -75,23 +78,49 @@ ROOT_OPTIM_INLINE TailStatistics tail_statistics(const at::Tensor& u) {
           v.div(pattern.clamp_min(1e-300)).amax().item<double>() * v.mean().item<double>()};
 }
 
-ROOT_OPTIM_INLINE std::string to_string(const std::vector<MatrixReport>& reports) {
-  size_t width = 9;
-  for (const MatrixReport& report : reports) width = (std::max)(width, report.name.size());
-  std::string table = fmt::format(
-      "{:<{}} {:>5} {:>11} {:>8} {:>7} {:>7} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9} {:>8}\n",
-      "parameter", width, "block", "shape", "kurtosis", "tail", "max/rms", "/pattern", "threshold",
-      "outliers", "‖O‖/‖U‖", "cosine", "sigma_max", "error", "lr scale");
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string to_string(const std::vector<MatrixReport>& reports) {
+  size_t names = 9;
+  for (const MatrixReport& report : reports) names = (std::max)(names, report.name.size());
+  std::ostringstream table;
+  table.imbue(std::locale::classic());
+  const auto text = [&table](size_t width, const std::string& value) {
+    table.width(static_cast<std::streamsize>(width));
+    table << value;
+  };
+  const auto number = [&table](std::streamsize width, int digits, double value) {
+    table << ' ';
+    table.width(width);
+    table.precision(digits);
+    table << value;
+  };
+  table << std::left;
+  text(names, "parameter");
+  table << " block       shape kurtosis    tail max/rms  /pattern  threshold  outliers   ‖O‖/‖U‖  "
+           "cosine sigma_max     error lr scale\n";
   for (const MatrixReport& r : reports) {
-    table += fmt::format(
-        "{:<{}} {:>5} {:>11} {:>8.1f} {:>7.2f} {:>7.1f} {:>9.1f} {:>10.3e} {:>8.2f}% {:>9.4f} "
-        "{:>7.4f} {:>9.4f} {:>9.4f} {:>8.3f}\n",
-        r.name, width, r.block, fmt::format("{}x{}", r.rows, r.cols), r.tails.excess_kurtosis,
-        r.tails.tail_index, r.tails.max_over_rms, r.tails.max_over_pattern, r.threshold,
-        100 * r.outlier_share, r.outlier_norm, r.direction_cosine, r.spectral_norm,
-        r.relative_error, r.learning_rate_scale);
+    table << std::left;
+    text(names, r.name);
+    table << std::right;
+    text(6, std::to_string(r.block));
+    text(12, std::to_string(r.rows) + 'x' + std::to_string(r.cols));
+    table << std::fixed;
+    number(8, 1, r.tails.excess_kurtosis);
+    number(7, 2, r.tails.tail_index);
+    number(7, 1, r.tails.max_over_rms);
+    number(9, 1, r.tails.max_over_pattern);
+    table << std::scientific;
+    number(10, 3, r.threshold);
+    table << std::fixed;
+    number(8, 2, 100 * r.outlier_share);
+    table << '%';
+    number(9, 4, r.outlier_norm);
+    number(7, 4, r.direction_cosine);
+    number(9, 4, r.spectral_norm);
+    number(9, 4, r.relative_error);
+    number(8, 3, r.learning_rate_scale);
+    table << '\n';
   }
-  return table;
+  return table.str();
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -40,7 +40,7 @@ namespace detail {
 /// The checkpoint of an optimizer's groups and state: on the CPU, so that machines without the optimizer's
 /// device read it, too. It shares tensors that are there already.
 template <class Options>
-Checkpoint to_checkpoint(const Groups& groups, const StateMap& states) {
+ROOT_OPTIM_COLD Checkpoint to_checkpoint(const Groups& groups, const StateMap& states) {
   Checkpoint checkpoint;
   for (size_t g = 0; g < groups.size(); ++g) {
     CheckpointGroup group;
@@ -109,8 +109,10 @@ bool stored_alike(const T& a, const T& b) {
 /// Refuses a checkpoint in which a parameter has another shape or rule, becomes other matrices, or differs
 /// in an option that its state depends on.
 template <class Options>
-void check_same_structure(const Options& own, const Options& stored, const at::Tensor& parameter,
-                          const std::vector<int64_t>& stored_shape, const std::string& where) {
+ROOT_OPTIM_COLD void check_same_structure(const Options& own, const Options& stored,
+                                          const at::Tensor& parameter,
+                                          const std::vector<int64_t>& stored_shape,
+                                          const std::string& where) {
   TORCH_CHECK(parameter.sizes() == c10::IntArrayRef(stored_shape),
               "root_optim::load: expected the shape of ", where, ", got ",
               c10::IntArrayRef(stored_shape));
@@ -135,7 +137,7 @@ void check_same_structure(const Options& own, const Options& stored, const at::T
 
 /// The options of a group after loading, which the list in options.hpp decides one by one.
 template <class Options>
-Options merged(const Options& own, Options stored) {
+ROOT_OPTIM_COLD Options merged(const Options& own, Options stored) {
   std::vector<std::string> names = own.names().empty() ? stored.names() : own.names();
   Options::each_option([&](const char*, int64_t, OnLoad on_load, auto member, const auto&) {
     if (on_load != OnLoad::Restored) stored.*member = own.*member;
@@ -229,7 +231,7 @@ void check_by_name(const Groups& groups, const Checkpoint& checkpoint,
 
 /// @throws c10::Error if the checkpoint does not fit the groups; nothing has changed then.
 template <class Options>
-Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
+ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
   Sides<Options> sides = both_sides<Options>(groups, stored);
   const Checkpoint& checkpoint = stored.groups;
   check_by_name(groups, checkpoint, sides);
@@ -276,8 +278,8 @@ Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
 /// The state of every parameter that the checkpoint has by that name and that fits; all else as it is.
 /// @throws c10::Error if names are missing or occur twice, or for content that no optimizer has written.
 template <class Options>
-Restored<Options> restore_by_name(const Groups& groups, const StateMap& states,
-                                  StoredCheckpoint stored) {
+ROOT_OPTIM_COLD Restored<Options> restore_by_name(const Groups& groups, const StateMap& states,
+                                                  StoredCheckpoint stored) {
   const Sides<Options> sides = both_sides<Options>(groups, stored);
   TORCH_CHECK(
       sides.own_places && sides.places,

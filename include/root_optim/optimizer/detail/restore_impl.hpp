@@ -26,8 +26,10 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-ROOT_OPTIM_INLINE ParamState restored_state(const ParamState& stored, const at::Tensor& parameter,
-                                            const MatrixLayout& layout, const std::string& where) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE ParamState restored_state(const ParamState& stored,
+                                                            const at::Tensor& parameter,
+                                                            const MatrixLayout& layout,
+                                                            const std::string& where) {
   ParamState state = stored;
   const bool moments = state.exp_avg().defined();
   TORCH_CHECK(moments == state.exp_avg_sq().defined() && state.step() >= 0 &&
@@ -56,8 +58,8 @@ ROOT_OPTIM_INLINE ParamState restored_state(const ParamState& stored, const at::
   return state;
 }
 
-ROOT_OPTIM_INLINE void check_names(const std::vector<std::string>& names, size_t params,
-                                   size_t group) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_names(const std::vector<std::string>& names,
+                                                   size_t params, size_t group) {
   TORCH_CHECK(names.empty() || names.size() == params,
               "root_optim::load: expected no names or one per parameter in group ", group, ", got ",
               names.size(), " names for ", params, " parameters");

@@ -16,7 +16,7 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE const std::vector<NameRow>& name_table() {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const std::vector<NameRow>& name_table() {
   constexpr bool last_word = true, any_word = false;
   static const std::vector<NameRow> table{
       {"bias", Rule::AdamW, last_word, {"bias", "biases"}},
@@ -55,7 +55,7 @@ ROOT_OPTIM_INLINE const std::vector<NameRow>& name_table() {
 
 namespace detail {
 
-ROOT_OPTIM_INLINE std::vector<std::string> words_of(const std::string& name) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<std::string> words_of(const std::string& name) {
   std::vector<std::string> words;
   const auto is_capital = [](char c) { return c >= 'A' && c <= 'Z'; };
   const auto is_letter = [&](char c) { return is_capital(c) || (c >= 'a' && c <= 'z'); };
@@ -71,7 +71,8 @@ ROOT_OPTIM_INLINE std::vector<std::string> words_of(const std::string& name) {
   return words;
 }
 
-ROOT_OPTIM_INLINE bool matches(const std::string& word, const std::string& pattern) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE bool matches(const std::string& word,
+                                               const std::string& pattern) {
   const bool open_start = pattern.front() == '*', open_end = pattern.back() == '*';
   const size_t first = open_start ? 1 : 0;
   const std::string core = pattern.substr(first, pattern.size() - first - (open_end ? 1 : 0));
@@ -80,7 +81,7 @@ ROOT_OPTIM_INLINE bool matches(const std::string& word, const std::string& patte
          (open_end || found + core.size() == word.size());
 }
 
-ROOT_OPTIM_INLINE const NameRow* find_name_row(const std::string& name) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const NameRow* find_name_row(const std::string& name) {
   const std::vector<std::string> words = words_of(name);
   for (const NameRow& row : name_table()) {
     const size_t first = row.last_word && !words.empty() ? words.size() - 1 : 0;

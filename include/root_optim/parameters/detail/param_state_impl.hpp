@@ -44,7 +44,7 @@ ROOT_OPTIM_INLINE int64_t ParamState::counted_steps() const {
   return device_step_.defined() ? device_step_.item<int64_t>() : step_;
 }
 
-ROOT_OPTIM_INLINE void ParamState::read(torch::serialize::InputArchive& archive) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void ParamState::read(torch::serialize::InputArchive& archive) {
   ParamState state;
   c10::IValue step;
   archive.read("step", step);
@@ -54,7 +54,8 @@ ROOT_OPTIM_INLINE void ParamState::read(torch::serialize::InputArchive& archive)
   *this = std::move(state);
 }
 
-ROOT_OPTIM_INLINE void ParamState::write(torch::serialize::OutputArchive& archive) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void ParamState::write(
+    torch::serialize::OutputArchive& archive) const {
   archive.write("step", c10::IValue(counted_steps()));
   for (const Slot& slot : slot_list()) {
     if ((this->*slot.tensor).defined()) archive.write(slot.name, this->*slot.tensor);

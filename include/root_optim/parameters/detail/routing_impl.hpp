@@ -35,17 +35,18 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE const std::vector<std::string>& default_output_heads() {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const std::vector<std::string>& default_output_heads() {
   static const std::vector<std::string> names{"lm_head", "output_head", "head", "classifier"};
   return names;
 }
 
-ROOT_OPTIM_INLINE RoutingOptions& RoutingOptions::output_heads(std::vector<std::string> names) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE RoutingOptions& RoutingOptions::output_heads(
+    std::vector<std::string> names) {
   output_heads_ = std::move(names);
   return *this;
 }
 
-ROOT_OPTIM_INLINE RoutingOptions& RoutingOptions::unknown(Rule rule) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE RoutingOptions& RoutingOptions::unknown(Rule rule) {
   TORCH_CHECK(rule != Rule::Orthogonalized,
               "root_optim::RoutingOptions::unknown: expected auto or adamw, got ", to_string(rule));
   unknown_ = rule;
@@ -70,13 +71,13 @@ struct Proposal {
   Basis basis;
 };
 
-inline Proposal to_adamw(std::string reason, Basis basis = Basis::Kind) {
+ROOT_OPTIM_COLD inline Proposal to_adamw(std::string reason, Basis basis = Basis::Kind) {
   return {Rule::AdamW, MatrixLayout(), std::move(reason), basis};
 }
 
 /// Orthogonalized if the shape allows it.
-inline Proposal to_matrices(const std::string& kind, const Suitability& verdict,
-                            const MatrixLayout& layout) {
+ROOT_OPTIM_COLD inline Proposal to_matrices(const std::string& kind, const Suitability& verdict,
+                                            const MatrixLayout& layout) {
   std::string reason = kind + ": " + verdict.reason;
   if (!verdict.orthogonalize) return to_adamw(std::move(reason), Basis::Shape);
   return {Rule::Orthogonalized, layout, std::move(reason), Basis::Matrix};
@@ -99,23 +100,23 @@ int64_t convolution_groups(const torch::nn::Module* module) {
   return groups;
 }
 
-inline bool starts_with(const std::string& text, const std::string& prefix) {
+ROOT_OPTIM_COLD inline bool starts_with(const std::string& text, const std::string& prefix) {
   return text.compare(0, prefix.size(), prefix) == 0;
 }
 
-inline bool ends_with(const std::string& text, const std::string& suffix) {
+ROOT_OPTIM_COLD inline bool ends_with(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() &&
          text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
-inline bool is_normalization(const torch::nn::Module* module) {
+ROOT_OPTIM_COLD inline bool is_normalization(const torch::nn::Module* module) {
   namespace nn = torch::nn;
   return is_any<nn::LayerNormImpl, nn::GroupNormImpl, nn::BatchNorm1dImpl, nn::BatchNorm2dImpl,
                 nn::BatchNorm3dImpl, nn::InstanceNorm1dImpl, nn::InstanceNorm2dImpl,
                 nn::InstanceNorm3dImpl>(module);
 }
 
-inline bool is_number(const std::string& component) {
+ROOT_OPTIM_COLD inline bool is_number(const std::string& component) {
   return !component.empty() && component.find_first_not_of("0123456789") == std::string::npos;
 }
 
@@ -127,7 +128,7 @@ struct NameParts {
   bool in_list;  // a number stood below `last`
 };
 
-inline NameParts name_parts(const Registration& at) {
+ROOT_OPTIM_COLD inline NameParts name_parts(const Registration& at) {
   std::string path = at.key == "weight" && !at.path.empty() ? at.path : at.name();
   const auto cut = [&path] {
     const size_t dot = path.rfind('.');
@@ -146,7 +147,7 @@ inline NameParts name_parts(const Registration& at) {
 
 /// Whether a tensor of rank 3 holds the weights of all experts of a mixture, [experts, m, n], by its
 /// own name or by that of the module around it; `experts.0` is one expert of a list.
-inline bool is_expert_stack(const NameParts& name, int64_t rank) {
+ROOT_OPTIM_COLD inline bool is_expert_stack(const NameParts& name, int64_t rank) {
   if (rank != 3 || name.in_list) return false;
   for (const std::string& component : {name.last, name.above}) {
     for (const std::string& word : words_of(component)) {
@@ -156,7 +157,8 @@ inline bool is_expert_stack(const NameParts& name, int64_t rank) {
   return false;
 }
 
-inline Proposal propose_convolution(int64_t groups, bool transposed, c10::IntArrayRef shape) {
+ROOT_OPTIM_COLD inline Proposal propose_convolution(int64_t groups, bool transposed,
+                                                    c10::IntArrayRef shape) {
   // weight: [out, in / groups, ...], transposed: [in, out / groups, ...]
   const int64_t inputs_per_group = transposed ? shape[0] / groups : shape[1];
   if (groups > 1 && inputs_per_group == 1) return to_adamw("depthwise convolution");
@@ -169,7 +171,8 @@ inline Proposal propose_convolution(int64_t groups, bool transposed, c10::IntArr
 }
 
 /// A proposal for a parameter of rank >= 2 of which the type of the module says nothing.
-inline Proposal propose_by_name(const Registration& at, const RoutingOptions& routing) {
+ROOT_OPTIM_COLD inline Proposal propose_by_name(const Registration& at,
+                                                const RoutingOptions& routing) {
   const NameParts parts = name_parts(at);
   std::string name = parts.last;
   const NameRow* row = find_name_row(name);
@@ -193,7 +196,8 @@ inline Proposal propose_by_name(const Registration& at, const RoutingOptions& ro
 }
 
 /// A proposal for a parameter of rank >= 2 that is no output head.
-inline Proposal propose_by_module(const Registration& at, const RoutingOptions& routing) {
+ROOT_OPTIM_COLD inline Proposal propose_by_module(const Registration& at,
+                                                  const RoutingOptions& routing) {
   namespace nn = torch::nn;
   const torch::nn::Module* module = at.module;
   const c10::IntArrayRef shape = at.parameter.sizes();
@@ -280,7 +284,8 @@ class OutputHeads {
   std::vector<bool> used_;
 };
 
-inline Proposal propose(const Registration& at, const RoutingOptions& routing, OutputHeads& heads) {
+ROOT_OPTIM_COLD inline Proposal propose(const Registration& at, const RoutingOptions& routing,
+                                        OutputHeads& heads) {
   const bool named_head = heads.named_by_caller(at);
   const int64_t rank = at.parameter.dim();
   if (rank < 2) {
@@ -296,7 +301,8 @@ inline Proposal propose(const Registration& at, const RoutingOptions& routing, O
   return propose_by_module(at, routing);
 }
 
-ROOT_OPTIM_INLINE void add_registration(Registration at, std::vector<Registration>& out) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void add_registration(Registration at,
+                                                        std::vector<Registration>& out) {
   if (!at.parameter.defined()) return;
   const at::ScalarType dtype = at.parameter.scalar_type();
   const bool is_real = at::isFloatingType(dtype);
@@ -308,8 +314,9 @@ ROOT_OPTIM_INLINE void add_registration(Registration at, std::vector<Registratio
 
 /// Lists the parameters in the order of `module.named_parameters()`, tied ones under each of their
 /// names. (Not `named_modules()`: that demands a module held by a shared_ptr.)
-inline void collect_registrations(const torch::nn::Module& module, const std::string& path,
-                                  std::vector<Registration>& out) {
+ROOT_OPTIM_COLD inline void collect_registrations(const torch::nn::Module& module,
+                                                  const std::string& path,
+                                                  std::vector<Registration>& out) {
   for (const auto& item : module.named_parameters(/*recurse=*/false)) {
     add_registration({&module, path, item.key(), item.value()}, out);
   }
@@ -326,8 +333,8 @@ struct Decision {
 
 /// One decision for a parameter with all its names: the first of those that know most. An embedding
 /// tied to an output head is both, so whatever calls for AdamW decides.
-inline Decision resolve_ties(const std::vector<Registration>& names, const RoutingOptions& routing,
-                             OutputHeads& heads) {
+ROOT_OPTIM_COLD inline Decision resolve_ties(const std::vector<Registration>& names,
+                                             const RoutingOptions& routing, OutputHeads& heads) {
   Proposal chosen = propose(names.front(), routing, heads);
   std::string ties;
   for (size_t i = 1; i < names.size(); ++i) {
@@ -342,7 +349,7 @@ inline Decision resolve_ties(const std::vector<Registration>& names, const Routi
 
 /// The judgment of the entry's shape under its layout, in words; decides between the rules if the
 /// rule is Auto.
-inline std::string judge(RoutingEntry& entry, const std::string& parameter) {
+ROOT_OPTIM_COLD inline std::string judge(RoutingEntry& entry, const std::string& parameter) {
   Suitability verdict{true, ""};
   try {
     verdict = suitability(entry.shape(), entry.layout);
@@ -362,7 +369,7 @@ inline std::string judge(RoutingEntry& entry, const std::string& parameter) {
 }
 
 /// Nothing that the override asks for is dropped: it holds, or it is an error.
-inline void apply_override(const RoutingOverride& change, Decision& decision) {
+ROOT_OPTIM_COLD inline void apply_override(const RoutingOverride& change, Decision& decision) {
   RoutingEntry& entry = decision.entry;
   const RoutingEntry before = entry;
   change(entry);
@@ -402,9 +409,9 @@ inline void apply_override(const RoutingOverride& change, Decision& decision) {
                      : "override" + judgment + ": " + entry.reason;
 }
 
-ROOT_OPTIM_INLINE std::vector<RoutingEntry> route_entries(std::vector<Registration> registrations,
-                                                          const RoutingOverride& change,
-                                                          const RoutingOptions& routing) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<RoutingEntry> route_entries(
+    std::vector<Registration> registrations, const RoutingOverride& change,
+    const RoutingOptions& routing) {
   std::vector<std::vector<Registration>> parameters;  // each with all its names
   std::unordered_map<const c10::TensorImpl*, size_t> index;
   for (Registration& at : registrations) {
@@ -428,9 +435,8 @@ ROOT_OPTIM_INLINE std::vector<RoutingEntry> route_entries(std::vector<Registrati
   return entries;
 }
 
-ROOT_OPTIM_INLINE std::vector<RoutingEntry> route_entries(const torch::nn::Module& module,
-                                                          const RoutingOverride& change,
-                                                          const RoutingOptions& routing) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<RoutingEntry> route_entries(
+    const torch::nn::Module& module, const RoutingOverride& change, const RoutingOptions& routing) {
   std::vector<Registration> registrations;
   collect_registrations(module, "", registrations);
   return route_entries(std::move(registrations), change, routing);

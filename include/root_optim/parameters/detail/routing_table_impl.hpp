@@ -5,7 +5,6 @@
 #pragma once
 
 #include <c10/util/StringUtil.h>  // c10::str
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -23,7 +22,8 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-ROOT_OPTIM_INLINE std::string format_entries(const std::vector<RoutingEntry>& entries) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string format_entries(
+    const std::vector<RoutingEntry>& entries) {
   using Row = std::array<std::string, 5>;
   std::vector<Row> rows{{"parameter", "shape", "rule", "layout", "reason"}};
   for (const RoutingEntry& entry : entries) {
@@ -37,8 +37,11 @@ ROOT_OPTIM_INLINE std::string format_entries(const std::vector<RoutingEntry>& en
   }
   std::string text;
   for (const Row& row : rows) {
-    text += fmt::format("{:<{}}  {:<{}}  {:<{}}  {:<{}}  {}\n", row[0], width[0], row[1], width[1],
-                        row[2], width[2], row[3], width[3], row[4]);
+    for (size_t i = 0; i < width.size(); ++i) {
+      text += row[i];
+      text.append(width[i] + 2 - row[i].size(), ' ');
+    }
+    text += row[4] + '\n';
   }
   return text;
 }
