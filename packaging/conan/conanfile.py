@@ -17,8 +17,10 @@ class RootOptim(ConanFile):
     description = "ROOT, a matrix-aware optimizer for LibTorch"
     license = "MIT"
     topics = ("optimizer", "libtorch", "header-only")
-    package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
+    # root_optim::compiled as well: a binary, which fits the LibTorch that CMake found for it alone.
+    options = {"compiled": [True, False]}
+    default_options = {"compiled": False}
 
     @property
     def _project(self):
@@ -32,13 +34,17 @@ class RootOptim(ConanFile):
         for pattern in ("CMakeLists.txt", "LICENSE", "cmake/*", "include/*", "src/*"):
             copy(self, pattern, self._project, self.export_sources_folder)
 
+    def configure(self):
+        self.package_type = "static-library" if self.options.compiled else "header-library"
+
     def requirements(self):
         # Header-only, as the library uses it. LibTorch is no requirement: it is the system's, or a
         # wheel, and CMake finds it.
         self.requires("fmt/[>=9]", transitive_headers=True, options={"header_only": True})
 
     def package_id(self):
-        self.info.clear()
+        if not self.info.options.compiled:
+            self.info.clear()
 
     def validate(self):
         check_min_cppstd(self, 17)
@@ -55,10 +61,14 @@ class RootOptim(ConanFile):
         toolchain = CMakeToolchain(self)
         for programs in ("TESTING", "EXAMPLES", "BENCHMARKS"):
             toolchain.cache_variables["ROOT_OPTIM_BUILD_" + programs] = False
+        toolchain.cache_variables["ROOT_OPTIM_BUILD_COMPILED"] = bool(self.options.compiled)
         toolchain.generate()
 
     def build(self):
-        CMake(self).configure()  # nothing to compile, but whether there is a LibTorch shows here
+        cmake = CMake(self)
+        cmake.configure()  # whether there is a LibTorch shows here
+        if self.options.compiled:
+            cmake.build()
 
     def package(self):
         CMake(self).install()

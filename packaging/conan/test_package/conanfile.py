@@ -21,6 +21,7 @@ class RootOptimTest(ConanFile):
         CMakeDeps(self).generate()
         toolchain = CMakeToolchain(self)
         toolchain.user_presets_path = False
+        toolchain.cache_variables["COMPILED"] = bool(self.dependencies["root_optim"].options.compiled)
         toolchain.generate()
 
     def build(self):
