@@ -48,7 +48,7 @@ SOURCES = {
 REFERENCE = "torch/torch.h"
 # The most that each may cost: times that of the reference, and bytes of code.
 TARGETS = {
-    "torch/torch.h, root_optim.hpp": (1.12, None),  # 1.08 without fmt
+    "torch/torch.h, root_optim.hpp": (1.08, None),
     "torch/torch.h, root_optim.hpp, Root used": (2.10, 350e3),
     "compiled: root_optim.hpp, Root used": (1.35, 150e3),
 }
