@@ -77,7 +77,8 @@ TEST_CASE("peer: XOR", "[peer][convergence]") {
          std::vector<Group> groups;
          groups.emplace_back(Tensors{p[0], p[2]}, std::make_unique<MuonOptions>(matrices));
          groups.emplace_back(Tensors{p[1], p[3]});
-         return std::make_unique<Muon>(groups, MuonOptions(0.1).weight_decay(1e-6));
+         return std::make_unique<Muon>(groups,
+                                       MuonOptions(0.1).adamw_lr_ratio(1).weight_decay(1e-6));
        }},
       {"Root, lr .1, Rule::AdamW",
        [](const Tensors& p) {

@@ -309,6 +309,11 @@ bool filters_adamw(const StepCase& c) {
   return place_of(c) == FilterPlace::AllGradients && !is_muon(c);
 }
 
+/// lr·ρ, ρ by the scale.
+double adamw_rate(const StepCase& c) {
+  return std::pow(10.0, -c.lr) * (c.lr_scale == 0 ? 1 : unmatched_adamw_lr_ratio);
+}
+
 /// What AdamW gets of a gradient.
 at::Tensor adamw_gradient(const StepCase& c, const at::Tensor& gradient) {
   if (!filters_adamw(c)) return gradient;
@@ -372,7 +377,7 @@ TEST_CASE("generated steps: finite, and where the reference goes", "[property][g
         test::reference::AdamW reference{starts[i].to(at::kDouble)};
         for (int64_t t = 0; t < c.steps; ++t) {
           const at::Tensor gradient = gradient_of(c, static_cast<int64_t>(i), t).to(at::kDouble);
-          reference.step(adamw_gradient(c, gradient), std::pow(10.0, -c.lr), 0.9, 0.95, 1e-8,
+          reference.step(adamw_gradient(c, gradient), adamw_rate(c), 0.9, 0.95, 1e-8,
                          0.01 * c.weight_decay);
         }
         const double error = (after - reference.parameter).abs().max().item<double>();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
 #include <c10/core/Device.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/arg.h>           // TORCH_ARG
@@ -24,6 +25,7 @@
 #include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/adamw.hpp>  // AdamWSettings
 #include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/version.hpp>
@@ -70,6 +72,10 @@ enum class OnLoad {
   Kept         ///< is not in checkpoints: the code's value stays
 };
 
+/// The default of `adamw_lr_ratio` where lr is not AdamW's. Beside Muon's usual rate of 0.02 it makes 1e-3, at
+/// the upper end of the 3e-4 to 1e-3 that Muon is usually run with for the rest of a model.
+inline constexpr double unmatched_adamw_lr_ratio = 0.05;
+
 /// Defaults that depend on the pair of policies. Specialize it to give a pair of your own others.
 template <class OutlierFilter, class Orthogonalizer>
 struct OptimizerDefaults {
@@ -103,8 +109,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// @param lr see `lr`. Not explicit, as in torch::optim::AdamWOptions.
   OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
 
-  /// Learning rate of both rules. For matrices it is multiplied by `scale`; weight decay uses it
-  /// unscaled. Range: finite, >= 0. Default: 1e-3. With `capturable`, setters and `set_lr` write the device's
+  /// Learning rate: of matrices times the factor of `scale`, of the AdamW rule times `adamw_lr_ratio`. The
+  /// weight decay of matrices uses it unscaled. Range: finite, >= 0. Default: 1e-3. With `capturable`, setters and `set_lr` write the device's
   /// number, too; what is changed by reference reaches it in the next step that the host makes.
   auto lr(double new_lr) -> decltype(*this) {
     lr_ = new_lr;
@@ -133,8 +139,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(bool, nesterov) = true;
 
  public:
-  /// λ of the decoupled weight decay of both rules, p ← (1 − lr·λ) p. Range: finite, >= 0.
-  /// Default: 0.1. With `capturable` as `lr`.
+  /// λ of the decoupled weight decay, p ← (1 − lr·λ) p; of the AdamW rule unless `adamw_weight_decay` is
+  /// given. Range: finite, >= 0. Default: 0.1. With `capturable` as `lr`.
   auto weight_decay(double new_weight_decay) -> decltype(*this) {
     weight_decay_ = new_weight_decay;
     rates_.write(lr_, weight_decay_);
@@ -165,6 +171,13 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// is no number of float32; an entry whose gradients were all 0, or too small to be squared, then
   /// becomes 0/0, as in torch::optim::AdamW.
   TORCH_ARG(double, eps) = 1e-8;
+  /// ρ: the AdamW rule takes the rate lr·ρ, so that a schedule of lr moves both rules. Range: finite, >= 0.
+  /// Default: nullopt, by `scale`: 1 with MatchRmsAdamW, whose lr is AdamW's, else
+  /// `unmatched_adamw_lr_ratio`.
+  TORCH_ARG(std::optional<double>, adamw_lr_ratio);
+  /// λ of the AdamW rule, p ← (1 − lr·ρ·λ) p. Range: finite, >= 0. Default: nullopt, that of
+  /// `weight_decay`.
+  TORCH_ARG(std::optional<double>, adamw_weight_decay);
   /// What happens when gradients are not finite. Default: Skip.
   TORCH_ARG(NonFinite, non_finite) = NonFinite::Skip;
   /// Bytes that a step may take to treat several matrix parameters of one shape together, which is
@@ -206,6 +219,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("filter", 1, OnLoad::Restored, &O::filter_, ValidPolicy());
     visit("orthogonalizer", 1, OnLoad::Restored, &O::orthogonalizer_, ValidPolicy());
     visit("update_beta", 4, OnLoad::Restored, &O::update_beta_, BelowOne());
+    visit("adamw_lr_ratio", 5, OnLoad::Restored, &O::adamw_lr_ratio_, NonNegative());
+    visit("adamw_weight_decay", 5, OnLoad::Restored, &O::adamw_weight_decay_, NonNegative());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
     visit("capturable", 0, OnLoad::Kept, &O::capturable_, AnyValue());
     visit("batch_bytes", 0, OnLoad::Kept, &O::batch_bytes_, NonNegative());
@@ -213,6 +228,15 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
 
   /// @throws c10::Error if a value is out of its range; the message names the rule and the value.
   void validate() const;
+
+  /// The numbers of the AdamW rule, as these options resolve them.
+  AdamWSettings adamw_settings() const;
+  /// The rates of the AdamW rule on a device, from those of the group. ρ and a decay of its own are constants
+  /// of a captured graph.
+  DeviceRates adamw_rates(const DeviceRates& rates) const;
+
+  /// The names of the options in which two differ, those that checkpoints do not keep included.
+  std::vector<std::string> differing(const OrthogonalizedOptions& other) const;
 
   /// Every option that checkpoints keep, and the settings of both policies, by name.
   Fields fields() const;
@@ -243,6 +267,11 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
  private:
   double lr_ = 1e-3;
   double weight_decay_ = 0.1;
+  double resolved_ratio() const {
+    const double by_scale = scale_ == LrScale::MatchRmsAdamW ? 1 : unmatched_adamw_lr_ratio;
+    return adamw_lr_ratio_.value_or(by_scale);
+  }
+
   mutable detail::GroupRates rates_;
 };
 
@@ -262,6 +291,35 @@ void OrthogonalizedOptions<F, O>::validate() const {
       "root_optim::options: expected policies that do not wait for the device with capturable, got "
       "'",
       F::name, "' and '", O::name, "'");
+}
+
+template <class F, class O>
+ROOT_OPTIM_COLD std::vector<std::string> OrthogonalizedOptions<F, O>::differing(
+    const OrthogonalizedOptions& other) const {
+  std::vector<std::string> names;
+  each_option([&](const char* name, int64_t, OnLoad, auto member, const auto&) {
+    Fields ours, theirs;
+    detail::store(ours, name, this->*member);
+    detail::store(theirs, name, other.*member);
+    if (ours != theirs) names.emplace_back(name);
+  });
+  return names;
+}
+
+template <class F, class O>
+AdamWSettings OrthogonalizedOptions<F, O>::adamw_settings() const {
+  return {lr_ * resolved_ratio(), std::get<0>(betas_), std::get<1>(betas_), eps_,
+          adamw_weight_decay_.value_or(weight_decay_)};
+}
+
+template <class F, class O>
+DeviceRates OrthogonalizedOptions<F, O>::adamw_rates(const DeviceRates& rates) const {
+  DeviceRates result = rates;
+  if (resolved_ratio() != 1) result.lr = rates.lr.mul(resolved_ratio());
+  if (adamw_weight_decay_) {
+    result.weight_decay = at::full({}, *adamw_weight_decay_, rates.lr.options());
+  }
+  return result;
 }
 
 template <class F, class O>

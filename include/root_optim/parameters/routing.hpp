@@ -35,6 +35,7 @@ struct RoutingEntry {
   Rule rule;             ///< Orthogonalized or AdamW
   MatrixLayout layout;   ///< used by Orthogonalized
   std::string reason;    ///< in words, for the table
+  std::string kind;  ///< what it is, the reason's first words: "linear", "normalization", "bias", …
 
   c10::IntArrayRef shape() const { return parameter.sizes(); }  ///< of the parameter
 };

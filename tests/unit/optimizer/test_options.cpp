@@ -7,6 +7,7 @@
 
 #include <root_optim/root_optim.hpp>
 
+#include <cmath>
 #include <functional>
 
 using namespace root_optim;
@@ -27,6 +28,8 @@ RootOptions unusual() {
       .layout(MatrixLayout().split_rows({8, 16}).out_dim(1))
       .betas(std::make_tuple(0.125, 0.375))
       .eps(1e-3)
+      .adamw_lr_ratio(0.5)
+      .adamw_weight_decay(0)
       .names({"a", "b.c"});
 }
 
@@ -54,6 +57,8 @@ TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   CHECK(options.betas() == std::make_tuple(0.9, 0.95));
   CHECK(options.eps() == 1e-8);
   CHECK_FALSE(options.batch_bytes().has_value());
+  CHECK(options.adamw_settings().lr == 1e-3);  // one rate and one decay for both rules
+  CHECK(options.adamw_settings().weight_decay == 0.1);
   CHECK(options.names().empty());
 }
 
@@ -65,6 +70,9 @@ TEST_CASE("Muon's defaults are torch.optim.Muon's", "[options]") {
   CHECK(options.nesterov());
   CHECK(options.weight_decay() == 0.1);
   CHECK(options.scale() == LrScale::Original);
+  // Muon's usual rate beside a usual one of AdamW
+  CHECK(MuonOptions(0.02).adamw_settings().lr == 0.02 * unmatched_adamw_lr_ratio);
+  CHECK(std::abs(MuonOptions(0.02).adamw_settings().lr - 1e-3) < 1e-18);
 }
 
 TEST_CASE("the learning rate is LibTorch's", "[options]") {

@@ -113,9 +113,9 @@ at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
   if (options.filter_place() == FilterPlace::AllGradients) {
     for (auto& [way, part] : parts) filter_gradients(part, options.filter(), workspace);
   }
-  const auto [beta1, beta2] = options.betas();
-  const AdamWSettings settings{options.lr(), beta1, beta2, options.eps(), options.weight_decay()};
-  const std::optional<DeviceRates> rates = device_rates(batch);
+  const AdamWSettings settings = options.adamw_settings();
+  std::optional<DeviceRates> rates = device_rates(batch);
+  if (rates) rates = options.adamw_rates(*rates);
   at::Tensor skipped;
   for (auto& [way, part] : parts) {
     if (!skipped.defined()) skipped = part.guard.first_skipped(part.parameters);

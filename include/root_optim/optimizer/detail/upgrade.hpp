@@ -34,6 +34,10 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
       group.options.set("non_finite", static_cast<int64_t>(NonFinite::SkipGroup));
     }
     if (format < 5) group.options.set("base_lr", std::vector<double>{});
+    if (format < 5) {  // both rules shared lr and weight decay
+      group.options.set("adamw_lr_ratio", std::vector<double>{1.0});
+      group.options.set("adamw_weight_decay", std::vector<double>{});
+    }
     // Until format 4 a layout could stand beside a rule that has no use for it.
     if (format < 4 && group.options.get_enum("rule", Rule::AdamW) == Rule::AdamW) {
       store(group.options, "layout", MatrixLayout());

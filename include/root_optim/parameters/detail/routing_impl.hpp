@@ -69,18 +69,20 @@ struct Proposal {
   MatrixLayout layout;
   std::string reason;
   Basis basis;
+  std::string kind;
 };
 
-ROOT_OPTIM_COLD inline Proposal to_adamw(std::string reason, Basis basis = Basis::Kind) {
-  return {Rule::AdamW, MatrixLayout(), std::move(reason), basis};
+ROOT_OPTIM_COLD inline Proposal to_adamw(const std::string& kind, Basis basis = Basis::Kind,
+                                         const std::string& rest = "") {
+  return {Rule::AdamW, MatrixLayout(), kind + rest, basis, kind};
 }
 
 /// Orthogonalized if the shape allows it.
 ROOT_OPTIM_COLD inline Proposal to_matrices(const std::string& kind, const Suitability& verdict,
                                             const MatrixLayout& layout) {
-  std::string reason = kind + ": " + verdict.reason;
-  if (!verdict.orthogonalize) return to_adamw(std::move(reason), Basis::Shape);
-  return {Rule::Orthogonalized, layout, std::move(reason), Basis::Matrix};
+  const std::string reason = ": " + verdict.reason;
+  if (!verdict.orthogonalize) return to_adamw(kind, Basis::Shape, reason);
+  return {Rule::Orthogonalized, layout, kind + reason, Basis::Matrix, kind};
 }
 
 /// Whether `module` is one of these, or of a class derived from one; false without a module.
@@ -177,22 +179,26 @@ ROOT_OPTIM_COLD inline Proposal propose_by_name(const Registration& at,
   std::string name = parts.last;
   const NameRow* row = find_name_row(name);
   if (row == nullptr && at.key == "weight") row = find_name_row(name = at.key);
-  const auto by_name = [&name](const std::string& kind) {
-    return kind + " by the name \"" + name + "\"";
-  };
-  if (row != nullptr && row->rule == Rule::AdamW) return to_adamw(by_name(row->kind));
+  const auto by_name = [&name] { return " by the name \"" + name + "\""; };
+  if (row != nullptr && row->rule == Rule::AdamW) {
+    return to_adamw(row->kind, Basis::Kind, by_name());
+  }
 
   if (is_expert_stack(parts, at.parameter.dim())) {
     const MatrixLayout layout = MatrixLayout().batch(true);
     return to_matrices("experts by the name", suitability(at.parameter.sizes(), layout), layout);
   }
   if (row == nullptr && routing.unknown() == Rule::AdamW) {
-    return to_adamw("unknown, as given", Basis::Unknown);
+    return to_adamw("unknown", Basis::Unknown, ", as given");
   }
   const Suitability verdict = suitability(at.parameter.sizes(), MatrixLayout());
-  if (row != nullptr) return to_matrices(by_name(row->kind), verdict, MatrixLayout());
+  if (row != nullptr) {
+    Proposal proposal = to_matrices(row->kind + by_name(), verdict, MatrixLayout());
+    proposal.kind = row->kind;
+    return proposal;
+  }
   return {verdict.orthogonalize ? Rule::Orthogonalized : Rule::AdamW, MatrixLayout(),
-          "unknown, by shape: check " + verdict.reason, Basis::Unknown};
+          "unknown, by shape: check " + verdict.reason, Basis::Unknown, "unknown"};
 }
 
 /// A proposal for a parameter of rank >= 2 that is no output head.
@@ -294,9 +300,9 @@ ROOT_OPTIM_COLD inline Proposal propose(const Registration& at, const RoutingOpt
                     : row != nullptr && row->kind == "bias" ? "bias"
                                                             : "rank " + std::to_string(rank));
   }
-  if (named_head) return to_adamw("output head, as given");
+  if (named_head) return to_adamw("output head", Basis::Kind, ", as given");
   if (heads.named_by_default(at)) {
-    return to_adamw("output head by the name \"" + at.given_name() + "\"");
+    return to_adamw("output head", Basis::Kind, " by the name \"" + at.given_name() + "\"");
   }
   return propose_by_module(at, routing);
 }
@@ -343,7 +349,7 @@ ROOT_OPTIM_COLD inline Decision resolve_ties(const std::vector<Registration>& na
     ties += (i == 1 ? "; tied to " : ", ") + names[i].name();
   }
   return {{names.front().name(), names.front().parameter, chosen.rule, chosen.layout,
-           chosen.reason + ties},
+           chosen.reason + ties, chosen.kind},
           chosen.basis};
 }
 
