@@ -143,7 +143,8 @@ at::Tensor reference_step(const Built<Optimizer>& built, size_t g, size_t i) {
     const auto [beta1, beta2] = options.betas();
     test::reference::AdamW adamw{start, before.exp_avg, before.exp_avg_sq,
                                  before.step - before.skipped};
-    adamw.step(gradient, options.lr(), beta1, beta2, options.eps(), options.weight_decay());
+    const AdamWSettings settings = options.adamw_settings();
+    adamw.step(gradient, settings.lr, beta1, beta2, settings.eps, settings.weight_decay);
     return adamw.parameter;
   }
   test::reference::MatrixRule rule = built.model[g].rule;
@@ -209,7 +210,7 @@ TEST_CASE("checkpoints of every format and of other versions of LibTorch load", 
   for (const Writer& writer : kWriters) {
     for (const bool with_torch_load : {false, true}) {
       check_fixture<Root>(root_model(writer.format), writer, "root", with_torch_load);
-      check_fixture<Muon>(muon_model(), writer, "muon", with_torch_load);
+      check_fixture<Muon>(muon_model(writer.format), writer, "muon", with_torch_load);
       check_fixture<RootPaper>(paper_model(writer.format), writer, "paper", with_torch_load);
       if (writer.format >= 5) {
         check_fixture<Root>(rational_model(), writer, "rational", with_torch_load);

@@ -83,6 +83,7 @@ TEST_CASE("a scheduler moves the rate of both rules", "[adamw_options]") {
     const at::Tensor p = at::zeros({3}, at::kDouble).requires_grad_(true);
     Muon muon({p}, MuonOptions(0.02).adamw_lr_ratio(ratio).weight_decay(0).eps(0));
     torch::optim::StepLR scheduler(muon, 1, 0.5);
+    scheduler.step();  // LibTorch counts the first call as step 0
     scheduler.step();
     p.mutable_grad() = at::ones_like(p);
     muon.step();

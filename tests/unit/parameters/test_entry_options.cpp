@@ -171,9 +171,9 @@ TEST_CASE("the recipe works for lists of names, and inside an override",
     if (entry.kind == "embedding") options.adamw_weight_decay(0);
   });
   REQUIRE(all.size() == 3);
-  CHECK(options_of(all[1]).names() == Names{"embed.weight"});
-  CHECK(options_of(all[1]).weight_decay() == 0.1);
-  CHECK(options_of(all[2]).names() == Names{"up.bias"});
+  CHECK(options_of(all[1]).names() == Names{"up.bias"});
+  CHECK(options_of(all[2]).names() == Names{"embed.weight"});
+  CHECK(options_of(all[2]).weight_decay() == 0.1);
 }
 
 TEST_CASE("an entry says in a word what it is", "[routing][entry_options]") {
