@@ -132,3 +132,14 @@ TEST_CASE("two options name what differs, whether or not checkpoints keep it", "
   CHECK(options.differing(RootOptions().filter(SoftThreshold().quantile(0.5))) ==
         std::vector<std::string>{"filter"});
 }
+
+TEST_CASE("rates that a step reads from the device are AdamW's own, too", "[adamw_options]") {
+  for (const std::optional<double> decay : {std::optional<double>(), std::optional<double>(0.25)}) {
+    const at::Tensor a = parameter({24}, 1), b = parameter({24}, 1);
+    const MuonOptions options = MuonOptions(0.02).adamw_lr_ratio(0.5).adamw_weight_decay(decay);
+    Muon host({a}, options), device({b}, MuonOptions(options).capturable(true));
+    train(host, {a}, 0, 3);
+    train(device, {b}, 0, 3);
+    CHECK_THAT(a, test::close_to(b, test::tolerance(test::Quantity::AdamWStep, at::kDouble), 3));
+  }
+}
