@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -120,17 +121,19 @@ std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, 
   const at::Tensor gradient =
       detail::as_dtype(parameter.grad(), detail::state_dtype(parameter)).unsqueeze(0);
   at::Tensor buffer = at::zeros_like(gradient);
+  at::Tensor taken = at::ones({1}, gradient.options().dtype(at::kLong));
   const ParamState* state = detail::state_of(optimizer, parameter);
   if (state != nullptr && state->momentum_buffer().defined()) {
     buffer = state->momentum_buffer().to(gradient).unsqueeze(0);
+    taken = state->skipped().to(gradient.device()).neg().add_(state->step() + 1).reshape({1});
   }
   const Options up_to_there = Options(options).update_beta(0);
   std::vector<at::Tensor> seen, passed, unsplit, bodies;
   const auto run = [&](const auto& filter, std::vector<at::Tensor>& kept) {
     detail::FaultGuard guard(options.non_finite());
     const auto old = [&buffer](const char*) { return buffer; };  // no stage needs more up to there
-    detail::matrix_update(up_to_there, filter, detail::KeptBodies{kept}, gradient, old, guard,
-                          nullptr);
+    detail::matrix_update(up_to_there, filter, detail::KeptBodies{kept}, gradient, old, taken,
+                          guard, nullptr);
   };
   run(detail::WatchedFilter<F>{options.filter(), seen, passed}, bodies);
   run(NoFilter(), unsplit);

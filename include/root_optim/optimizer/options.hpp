@@ -133,6 +133,14 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
 
   /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
   TORCH_ARG(double, momentum) = 0.95;
+  /// μ₀, from which the momentum of matrices rises to μ with `momentum_warmup`. Range: [0, 1).
+  /// Default: 0.85.
+  TORCH_ARG(double, momentum_start) = 0.85;
+  /// k, the steps over which it rises: μ_t = μ₀ + (μ − μ₀)·min(1, t/k) in the t-th step that the parameter
+  /// takes (momentum_after); 0: always μ. Skipped steps do not count. In steps, not in a share of the
+  /// run: what the first steps need does not depend on how many follow, and the optimizer need not know
+  /// how many. Range: >= 0. Default: 0.
+  TORCH_ARG(int64_t, momentum_warmup) = 0;
   /// How the momentum accumulates gradients. Default: Sum; Ema for Muon.
   TORCH_ARG(MomentumForm, momentum_form) = Defaults::momentum_form;
   /// Whether matrices look ahead by one momentum step. Default: true.
@@ -221,6 +229,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("update_beta", 4, OnLoad::Restored, &O::update_beta_, BelowOne());
     visit("adamw_lr_ratio", 5, OnLoad::Restored, &O::adamw_lr_ratio_, NonNegative());
     visit("adamw_weight_decay", 5, OnLoad::Restored, &O::adamw_weight_decay_, NonNegative());
+    visit("momentum_start", 5, OnLoad::Restored, &O::momentum_start_, BelowOne());
+    visit("momentum_warmup", 5, OnLoad::Restored, &O::momentum_warmup_, NonNegative());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
     visit("capturable", 0, OnLoad::Kept, &O::capturable_, AnyValue());
     visit("batch_bytes", 0, OnLoad::Kept, &O::batch_bytes_, NonNegative());

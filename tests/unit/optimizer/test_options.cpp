@@ -40,6 +40,7 @@ TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
   CHECK(options.lr() == 1e-3);
   CHECK_FALSE(options.base_lr().has_value());
   CHECK(options.momentum() == 0.95);
+  CHECK(options.momentum_warmup() == 0);
   CHECK(options.momentum_form() == MomentumForm::Sum);
   CHECK(options.nesterov());
   CHECK(options.weight_decay() == 0.1);
@@ -100,6 +101,8 @@ TEST_CASE("options are equal when every field is", "[options]") {
       [](auto& o) { o.base_lr(0.0); },
       [](auto& o) { o.momentum(0.5); },
       [](auto& o) { o.momentum_form(MomentumForm::Ema); },
+      [](auto& o) { o.momentum_start(0.5); },
+      [](auto& o) { o.momentum_warmup(100); },
       [](auto& o) { o.nesterov(false); },
       [](auto& o) { o.weight_decay(0.5); },
       [](auto& o) { o.scale(LrScale::Unscaled); },

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <root_optim/optimizer/detail/commit.hpp>
+#include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/options.hpp>                   // FilterPlace
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/parameters/layout.hpp>
@@ -53,6 +54,15 @@ inline std::vector<at::Tensor> next_device_steps(const std::vector<ParamState*>&
     counts.push_back(state->device_step());
   }
   return at::stack(counts).add_(1).unbind(0);
+}
+
+/// t of parameters after one number of steps, counted from 1: steps, by the device's number where it counts,
+/// less those skipped, which only the device knows. [k]
+inline at::Tensor taken_steps(const std::vector<ParamState*>& states) {
+  const at::Tensor skipped = skipped_of(states);
+  const std::vector<at::Tensor> steps = next_device_steps(states);
+  return steps.empty() ? skipped.neg().add_(states.front()->step() + 1)
+                       : at::stack(steps).sub_(skipped);
 }
 
 /// Those into the states, with the rest of a commit.

@@ -84,11 +84,13 @@ class BlockMoments {
 ///
 /// @param gradient [k, *shape], in the dtype of the state; its memory may go.
 /// @param old called with the name of a slot, gives the k parameters' values of it, [k, …].
+/// @param taken t of each, the coming step included, [k]; needed with `momentum_warmup` alone.
 /// @param guard requires what must be finite: the gradient before a filter clips Inf, and U.
 template <class Options, class Filter, class Orthogonalizer, class Old>
 MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                            const Orthogonalizer& orthogonalizer, at::Tensor gradient,
-                           const Old& old, FaultGuard& guard, Workspace* workspace) {
+                           const Old& old, const at::Tensor& taken, FaultGuard& guard,
+                           Workspace* workspace) {
   constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
   const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
   const MatrixLayout& layout = options.layout();
@@ -101,8 +103,15 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
     if (guard.is_active()) guard.must_be_finite(max_abs(gradient));
     gradient = filtered(gradient, filter, layout, workspace);
   }
-  Momentum momentum = accumulate_momentum(old("momentum_buffer"), gradient, options.momentum(),
-                                          options.momentum_form(), options.nesterov(), workspace);
+  const auto accumulate = [&](const auto& mu) {
+    return accumulate_momentum(old("momentum_buffer"), gradient, mu, options.momentum_form(),
+                               options.nesterov(), workspace);
+  };
+  Momentum momentum =
+      options.momentum_warmup() > 0
+          ? accumulate(momentum_after(taken, options.momentum_start(), options.momentum(),
+                                      options.momentum_warmup()))
+          : accumulate(options.momentum());
   gradient.reset();
   if (guard.is_active()) guard.must_be_finite(max_abs(momentum.update));
 

@@ -99,7 +99,7 @@ template <class Options>
 std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
   std::vector<PlannedParam<Options>> planned = planned_params<Options>(groups, states);
   std::vector<Batch<Options>> batches;
-  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
+  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string, int64_t>;
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
   for (PlannedParam<Options>& item : planned) {
     auto& slot = states[state_key(item.parameter)];
@@ -107,11 +107,13 @@ std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
     auto& state = static_cast<ParamState&>(*slot);
     state = std::move(item.state);
     const Options& options = *item.options;
-    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
+    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str(), 0};
     int64_t most = (std::numeric_limits<int64_t>::max)();  // parameters in a batch
     if (item.rule == Rule::Orthogonalized) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
+      // Of one number of steps, so that those taken are it less the counts on the device.
+      if (options.momentum_warmup() > 0) std::get<5>(key) = state.step();
       most = static_cast<int64_t>(
           static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
           step_bytes(item.parameter, options.layout(), /*alone=*/false));

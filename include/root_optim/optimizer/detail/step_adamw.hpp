@@ -54,14 +54,6 @@ void filter_gradients(AdamWPart& part, const Filter& filter, Workspace* workspac
   }
 }
 
-/// t of each parameter, counted from 1, by the device's number of steps where it counts: steps less those skipped, which only the device knows. [k]
-inline at::Tensor taken_steps(const AdamWPart& part) {
-  const at::Tensor skipped = skipped_of(part.states);
-  const std::vector<at::Tensor> steps = next_device_steps(part.states);
-  return steps.empty() ? skipped.neg_().add_(part.states.front()->step() + 1)
-                       : at::stack(steps).sub_(skipped);
-}
-
 /// What the kernel is called for: all parameters of a part at once, where the host may look at the flags
 /// or one flag decides for all; else, since a call takes one flag, each parameter by itself.
 std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);

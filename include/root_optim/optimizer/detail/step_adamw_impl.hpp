@@ -35,7 +35,7 @@ ROOT_OPTIM_INLINE void guard_gradients(AdamWPart& part) {
 }
 
 ROOT_OPTIM_INLINE std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part) {
-  const std::vector<at::Tensor> t = taken_steps(part).to(at::kFloat).unbind(0);
+  const std::vector<at::Tensor> t = taken_steps(part.states).to(at::kFloat).unbind(0);
   const at::Tensor& usable = part.guard.usable();
   const bool own_flags = usable.defined() && usable.dim() > 0;
   std::vector<at::Tensor> skip;  // what the kernel goes by, if the host does not
@@ -75,7 +75,7 @@ ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings
 
 ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings,
                                   const std::optional<DeviceRates>& rates) {
-  const at::Tensor t = taken_steps(part);
+  const at::Tensor t = taken_steps(part.states);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
   const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
   const std::vector<at::Tensor> steps = next_device_steps(part.states);

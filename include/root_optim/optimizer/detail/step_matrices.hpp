@@ -67,9 +67,11 @@ at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
     return tensors;
   };
   const auto old = [&](const char* name) { return stack(tensors_of(name), dtype, workspace); };
+  const at::Tensor taken = options.momentum_warmup() > 0 ? taken_steps(batch.states) : at::Tensor();
   FaultGuard guard(options.non_finite());
-  MatrixUpdate update = matrix_update(options, options.filter(), options.orthogonalizer(),
-                                      stack(gradients, dtype, workspace), old, guard, workspace);
+  MatrixUpdate update =
+      matrix_update(options, options.filter(), options.orthogonalizer(),
+                    stack(gradients, dtype, workspace), old, taken, guard, workspace);
 
   const std::optional<DeviceRates> rates = device_rates(batch);
   at::Tensor values =

@@ -42,6 +42,10 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
     if (format < 4 && group.options.get_enum("rule", Rule::AdamW) == Rule::AdamW) {
       store(group.options, "layout", MatrixLayout());
     }
+    if (format < 5) {
+      group.options.set("momentum_start", 0.85);
+      group.options.set("momentum_warmup", int64_t{0});
+    }
   }
 }
 
