@@ -24,7 +24,7 @@ import plans
 import plots
 from pool import Pool
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 TEXTS = ("brown.txt", "tinyshakespeare.txt")
 IMAGE_FILES = ("data_batch_1.bin", "train-images-idx3-ubyte")
 # What `experiment` is built from and its results are reported by.
@@ -212,6 +212,27 @@ def chosen_rates(out):
     return {}
 
 
+def chosen_candidates(out):
+    """{label: changes}, the best of each competitor in tuning: of OUT, else in docs/results."""
+    for folder in (out, PROJECT / "docs/results"):
+        path = folder / "tuning/runs.csv"
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("validation_loss")]
+            return {label: min((row for row in rows if row["label"] == label),
+                               key=lambda row: float(row["validation_loss"]))
+                    for label in dict.fromkeys(row["label"] for row in rows)}
+    print("nothing is tuned yet: with the first candidate of each competitor")
+    return {}
+
+
+def changes_of(row, candidates):
+    """The candidate whose settings a row of runs.csv has."""
+    return next((changes for changes in candidates
+                 if all(str(row.get(k, "")) == (f"{v:.6g}" if isinstance(v, float) else str(v))
+                        for k, v in changes.items())), candidates[0])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="+", choices=plans.NAMES + ("all",), metavar="NAME")
@@ -245,7 +266,9 @@ def main():
             failed += tune(plans.Planner(arguments.quick, {}, bool(data["vit"])), pool, folder,
                            command)
         else:
-            planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]))
+            chosen = {label: changes_of(row, plans.CANDIDATES[label])
+                      for label, row in chosen_candidates(out).items()}
+            planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]), chosen)
             plan = planner.plan(name)
             pool.complete(plan.runs)
             failed += finish(name, plan, pool, folder, command)

@@ -31,7 +31,7 @@ def of_plan(name, plan, pool):
         if name == "cost":
             return share
         return (finals(training, pool, plan.metric) + time_to_target(training, pool, times) + share)
-    if name == "noise":
+    if name in ("noise", "competitors"):
         return finals(plan.runs, pool, plan.metric) + loss_increases(plan.runs, pool)
     if name == "precision_along_training":
         return relative_errors(plan.runs, pool)

@@ -7,6 +7,8 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <root_optim/diagnostics/diagnostics.hpp>  // relative_error, exact_polar, tail_statistics
+#include <root_optim/muon.hpp>
+#include <root_optim/root.hpp>
 
 #include <array>
 #include <cmath>

@@ -33,12 +33,18 @@ struct Configuration {
   root_optim::MomentumForm form;
   bool nesterov;
   root_optim::LrScale scale;
+  double momentum_start;
+  int64_t momentum_warmup;
+  double update_beta;
+  double gate;
+  int64_t gate_run;
 };
 
 template <class Options>
 Configuration configuration_of(const Options& o) {
-  return {o.filter(),        o.orthogonalizer(), o.filter_place(), o.momentum(),
-          o.momentum_form(), o.nesterov(),       o.scale()};
+  return {o.filter(),          o.orthogonalizer(), o.filter_place(), o.momentum(),
+          o.momentum_form(),   o.nesterov(),       o.scale(),        o.momentum_start(),
+          o.momentum_warmup(), o.update_beta(),    o.gate(),         o.gate_run()};
 }
 
 /// MatchRmsAdamW for Muon too: it can then share a learning rate with its built-in AdamW.
@@ -101,6 +107,18 @@ Configuration configure(const Settings& s) {
               : s.place == "gradient" ? FilterPlace::Gradient
                                       : FilterPlace::AllGradients;
   }
+  if (s.momentum) c.momentum = *s.momentum;
+  if (s.update_beta) c.update_beta = *s.update_beta;
+  if (!s.momentum_warmup.empty()) {
+    const Spec spec("momentum:" + s.momentum_warmup);
+    c.momentum_start = spec.require(2).numbers[0];
+    c.momentum_warmup = std::llround(spec.numbers[1]);
+  }
+  if (!s.gate.empty()) {
+    const Spec spec("gate:" + s.gate);
+    c.gate = spec.require(2).numbers[0];
+    c.gate_run = std::llround(spec.numbers[1]);
+  }
   return c;
 }
 
@@ -111,7 +129,9 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
   typename Optimizer::Options options(s.lr);
   options.weight_decay(s.weight_decay).filter(filter).orthogonalizer(orthogonalizer);
   options.filter_place(c.place).momentum(c.momentum).momentum_form(c.form);
-  options.nesterov(c.nesterov).scale(c.scale);
+  options.nesterov(c.nesterov).scale(c.scale).update_beta(c.update_beta);
+  options.momentum_start(c.momentum_start).momentum_warmup(c.momentum_warmup);
+  options.gate(c.gate).gate_run(c.gate_run);
   const auto table = root_optim::route(
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
@@ -123,8 +143,9 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
 
 Subject make_optimizer(const Settings& s, Task& task) {
   if (s.optimizer == "adamw") {
-    TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty(),
-                "expected no --filter, --orthogonalization and --place with adamw, which has none");
+    TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty() && !s.momentum &&
+                    s.momentum_warmup.empty() && !s.update_beta && s.gate.empty(),
+                "expected no options of matrices with adamw, which has none");
     auto options = torch::optim::AdamWOptions(s.lr)
                        .betas(std::make_tuple(0.9, 0.95))
                        .weight_decay(s.weight_decay);

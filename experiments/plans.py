@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
-         "precision_along_training", "tails", "cost")
+         "precision_along_training", "tails", "cost", "tuning", "competitors")
 VISION = ("vit", "resnet")
 
 # Chosen so that each experiment takes at most an hour on two cores.
@@ -17,6 +17,10 @@ SIZES = {
                   evaluations=3, validation_examples=256),
     "tiny": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=300,
                  evaluations=3, validation_examples=256),
+    "narrow": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=600,
+                   evaluations=12, validation_examples=256),
+    "narrow, long": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=3000,
+                         evaluations=12, validation_examples=256),
     "vit": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=800, evaluations=5,
                 validation_examples=10000),
     "vit, short": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=400, evaluations=2,
@@ -40,6 +44,28 @@ OPTIMIZERS = {
     "ROOT": dict(optimizer="root"),
 }
 TUNING_SEED = 7
+
+# What `tuning` chooses from, on clean data: as many candidates for each.
+RISES = ("0.8:300", "0.85:300", "0.85:600")
+WIDE_RATES = (8e-3, 11.3e-3, 16e-3, 22.6e-3, 32e-3, 45.2e-3)
+
+
+def with_rates(changes, key, values, rates=(16e-3, 32e-3)):
+    return [changes | {key: value, "lr": rate} for value in values for rate in rates]
+
+
+CANDIDATES = {
+    "AdamW": [dict(optimizer="adamw", lr=rate)
+              for rate in (2e-3, 2.8e-3, 4e-3, 5.7e-3, 8e-3, 11.3e-3)],
+    "AdamW, clipped": with_rates(dict(optimizer="adamw"), "clip", (0.5, 1.0, 2.0), (4e-3, 8e-3)),
+    "Muon": [dict(optimizer="muon", lr=rate) for rate in WIDE_RATES],
+    "Muon, tuned momentum": with_rates(dict(optimizer="muon"), "momentum", (0.8, 0.85, 0.9)),
+    "Muon, rising momentum": with_rates(dict(optimizer="muon"), "momentum_warmup", RISES),
+    "ROOT": [dict(optimizer="root", lr=rate) for rate in WIDE_RATES],
+    "ROOT, rising momentum": with_rates(dict(optimizer="root"), "momentum_warmup", RISES),
+    "ROOT, rising, balanced":
+        with_rates(dict(optimizer="root", update_beta=0.95), "momentum_warmup", RISES),
+}
 TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
 RATE_LIMITS = (0.25e-3, 256e-3)
@@ -68,8 +94,11 @@ class Plan:
 class Planner:
     """Makes the plans, with learning rates {(size, optimizer): rate}."""
 
-    def __init__(self, quick, rates, has_images):
+    def __init__(self, quick, rates, has_images, chosen=None):
+        """chosen: what `tuning` found, {label: changes}; else the first candidate of each."""
         self.quick, self.rates, self.has_images = quick, rates, has_images
+        self.chosen = {label: candidates[0] for label, candidates in CANDIDATES.items()}
+        self.chosen |= chosen or {}
 
     def vision_sizes(self):
         return VISION if self.has_images else ()
@@ -103,6 +132,34 @@ class Planner:
         run = self.run(size, label, TUNING_SEED, changes)
         run.settings.pop("test", None)  # the test images choose nothing
         return run
+
+    def tuning(self):
+        """Each candidate is a run of its own group, so that the report shows them side by side."""
+        return Plan([self.run("narrow", label, TUNING_SEED, changes | dict(evaluations=1),
+                              group=", ".join(f"{k} {v}" for k, v in changes.items()
+                                              if k != "optimizer"))
+                     for label, candidates in CANDIDATES.items()
+                     for changes in candidates[:2 if self.quick else None]], baselines=())
+
+    def competitors(self):
+        """Clean and under noise, each with the settings that `tuning` chose; guards have those of what
+        they guard."""
+        rising = self.chosen["ROOT, rising momentum"]
+        gated = rising | dict(place="all-gradients", gate="1.4:1")
+        contestants = self.chosen | {
+            "ROOT, rising, all gradients": rising | dict(place="all-gradients"),
+            "ROOT, rising, all gradients, gate": gated,
+        }
+        few = ("AdamW, clipped", "Muon", "Muon, rising momentum", "ROOT",
+               "ROOT, rising, all gradients", "ROOT, rising, all gradients, gate")
+        conditions = {"clean": contestants}
+        for noise in ("batch:3:1", "spikes:5"):
+            conditions[noise] = {label: contestants[label] for label in few}
+        runs = [self.run("narrow", label, seed,
+                         changes | ({} if group == "clean" else dict(noise=group)), group=group)
+                for seed in self.seeds(3) for group, variants in conditions.items()
+                for label, changes in variants.items()]
+        return Plan(runs, baselines=("Muon", "Muon, rising momentum", "AdamW, clipped"))
 
     def lm(self):
         runs = []

@@ -236,7 +236,9 @@ def draw(name, plan, pool, measured, folder):
         pictures = {"validation_loss": "loss.png", "validation_accuracy": "accuracy.png"}
         return [quantiles(measured, metric, folder / pictures[metric], plan.baselines[0])
                 for metric in dict.fromkeys(m["metric"] for m in measured)]
-    if name == "noise":
+    if name == "tuning":
+        return []
+    if name in ("noise", "competitors"):
         return [dots(measured, "loss_increase", folder / "increase.png"),
                 dots(measured, "validation_loss", folder / "final.png", "Muon")]
     if name == "vision":

@@ -12,7 +12,9 @@ from pathlib import Path
 
 # What a setting replaces of an optimizer's default options.
 GIVEN_BY = {"filter": ("filter=", "filter."), "place": ("filter_place=",),
-            "orthogonalization": ("orthogonalizer=", "orthogonalizer."), "lr": ("lr=",)}
+            "orthogonalization": ("orthogonalizer=", "orthogonalizer."), "lr": ("lr=",),
+            "momentum": ("momentum=",), "momentum_warmup": ("momentum_start=", "momentum_warmup="),
+            "update_beta": ("update_beta=",), "gate": ("gate=", "gate_run=")}
 
 
 class Pool:

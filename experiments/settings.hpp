@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct Settings {
 
   std::string optimizer = "root";
   std::string orthogonalization, filter, place;  ///< empty: the optimizer's own
+  std::optional<double> momentum, update_beta;   ///< none: the optimizer's own
+  std::string momentum_warmup, gate;
   double lr = 1e-3;
   double weight_decay = 0.1;
   std::string schedule = "linear";
@@ -100,6 +103,12 @@ inline Settings parse_settings(int argc, char** argv) {
                  "What is split; all-gradients: those of AdamW's parameters, too (default: the "
                  "optimizer's own)")
       ->check(CLI::IsMember({"momentum", "gradient", "all-gradients"}));
+  app.add_option("--momentum", s.momentum, "Of matrices (default: the optimizer's own)");
+  app.add_option("--momentum-warmup", s.momentum_warmup,
+                 "START:STEPS, how it rises (default: the optimizer's own)");
+  app.add_option("--update-beta", s.update_beta,
+                 "Of the second moments of rows and columns (default: the optimizer's own)");
+  app.add_option("--gate", s.gate, "FACTOR:RUN (default: the optimizer's own)");
   add("--lr", s.lr, "Highest learning rate, of all parameters")->check(positive);
   add("--weight-decay", s.weight_decay, "Decoupled weight decay")->check(not_negative);
   add("--schedule", s.schedule, "Behind 5 % of warm-up; linear and cosine end at 0")

@@ -22,6 +22,9 @@ curves.csv.
                   relative error to the exact polar factor of real momentum
   tails           how the entries of momentum are distributed
   cost            the optimizer's share of a step, and loss against wall-clock; with the runs of lm
+  tuning          the settings of each competitor, from as many candidates on clean text
+  competitors     Muon, Muon with another or a rising momentum, AdamW with tuned clipping, and ROOT with
+                  its options, with the settings of tuning: clean, every third batch spoiled, spikes
   all             all of them, one after the other
 
   --quick         all of it small enough for minutes: does it work, not what comes out;

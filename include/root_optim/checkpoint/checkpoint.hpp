@@ -26,6 +26,7 @@
 #include <root_optim/core/fields.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/schedules/lr_scheduler.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -51,6 +52,7 @@ using Checkpoint = std::vector<CheckpointGroup>;
 struct StoredCheckpoint {
   int64_t format;     ///< the `checkpoint_format` that wrote it
   Checkpoint groups;  ///< what it holds
+  GateState gate;     ///< of the whole optimizer; undefined tensors without one
 };
 
 /// How a checkpoint is loaded.
@@ -86,7 +88,8 @@ std::string listed(const std::vector<std::string>& names);
 
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
 /// `filter_place` and the passes of SoftThreshold. 4: no spectra to design coefficients for. 5: NonFinite::Skip
-/// is per parameter; the options `base_lr`, `adamw_lr_ratio`, `adamw_weight_decay`, of a momentum that rises;
+/// is per parameter; the options `base_lr`, `adamw_lr_ratio`, `adamw_weight_decay`, of a momentum that rises and
+/// of a gate; the state of the gate;
 /// AdaNewton's iteration and tables of stages.
 inline constexpr int64_t checkpoint_format = 5;
 
@@ -94,9 +97,10 @@ int64_t read_integer(torch::serialize::InputArchive& archive, const std::string&
 
 /// The checksum of all that a checkpoint holds, kept in the archive: torch::load knows no digest of
 /// the file, and LibTorch's reader accepts archives whose content is damaged.
-int64_t checksum_of(const Checkpoint& checkpoint, int64_t format);
+int64_t checksum_of(const Checkpoint& checkpoint, int64_t format, const GateState& gate = {});
 
-void write_checkpoint(torch::serialize::OutputArchive& archive, const Checkpoint& checkpoint);
+void write_checkpoint(torch::serialize::OutputArchive& archive, const Checkpoint& checkpoint,
+                      const GateState& gate = {});
 
 /// Reads all of a checkpoint.
 /// @throws c10::Error if the archive is not a checkpoint of this library or of a newer format.

@@ -101,7 +101,7 @@ struct KeptBodies {
 
 /// The matrices of one parameter as the coming step will treat them, in the order of `matrix_shapes`;
 /// none if the parameter is not orthogonalized. Runs the stages of the step
-/// (optimizer/detail/matrix_update.hpp) up to the orthogonalizer. Changes nothing. No host
+/// (optimizer/detail/matrix_update.hpp) up to the orthogonalizer, without a gate. Changes nothing. No host
 /// synchronization.
 /// @throws c10::Error for a group or index that does not exist, for options of another optimizer, and
 /// for a gradient that does not match its parameter.
@@ -132,7 +132,7 @@ std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, 
   const auto run = [&](const auto& filter, std::vector<at::Tensor>& kept) {
     detail::FaultGuard guard(options.non_finite());
     const auto old = [&buffer](const char*) { return buffer; };  // no stage needs more up to there
-    detail::matrix_update(up_to_there, filter, detail::KeptBodies{kept}, gradient, old, taken,
+    detail::matrix_update(up_to_there, filter, detail::KeptBodies{kept}, gradient, old, {taken, {}},
                           guard, nullptr);
   };
   run(detail::WatchedFilter<F>{options.filter(), seen, passed}, bodies);

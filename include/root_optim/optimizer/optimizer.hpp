@@ -24,6 +24,7 @@
 #include <root_optim/core/state_key.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
+#include <root_optim/optimizer/detail/gate.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
 #include <root_optim/optimizer/detail/restore.hpp>
@@ -32,6 +33,7 @@
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -129,6 +131,10 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// each step.
   void release_workspace() { workspace_.release(); }
 
+  /// What the gate has seen and struck (the option `gate`), as of the last step that was taken to its end;
+  /// undefined tensors without a gate. Reading its numbers waits for the device.
+  const GateState& gate_state() const { return gate_state_; }
+
   /// Writes state and options; see checkpoint.hpp.
   void save(torch::serialize::OutputArchive& archive) const override;
   /// Restores state and options after checking all of them; see checkpoint.hpp.
@@ -140,6 +146,7 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   static Options checked(Options options);
 
   size_t groups_added_ = 0;
+  GateState gate_state_;
   bool has_warned_ = false;  // of a skipped parameter
   Workspace workspace_;
 };
@@ -222,14 +229,20 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
               groups_added_, " groups added through this optimizer's own add_param_group, got ",
               param_groups_.size(),
               "; a group added through torch::optim::Optimizer& may have lost its options");
+  detail::check_gate<Options>(param_groups_);
   const auto batches = detail::plan<Options>(param_groups_, state_);
   workspace_.set_limit(detail::workspace_bytes(batches));
+  auto gated = detail::gated_step<Options>(batches, gate_state_, &workspace_);
+  const at::Tensor weight = gated ? gated->weight : at::Tensor();
   at::Tensor skipped;
   for (const auto& batch : batches) {
-    const at::Tensor first = batch.rule == Rule::AdamW ? detail::step_adamw(batch, &workspace_)
-                                                       : detail::step_matrices(batch, &workspace_);
+    const at::Tensor first = batch.rule == Rule::AdamW
+                                 ? detail::step_adamw(batch, weight, &workspace_)
+                                 : detail::step_matrices(batch, weight, &workspace_);
     if (!skipped.defined()) skipped = first;
   }
+  // Behind the last batch: a step that fails half-way has not been one for the gate.
+  if (!batches.empty()) gate_state_ = gated ? std::move(gated->state) : GateState();
   // Last, because a user's warning handler may throw.
   if (skipped.defined() && !std::exchange(has_warned_, true)) {
     TORCH_WARN("root_optim::step: skipped ", detail::describe_in<Options>(param_groups_, skipped),
@@ -243,7 +256,8 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
 template <class F, class O>
 ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::save(
     torch::serialize::OutputArchive& archive) const {
-  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, state_));
+  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, state_),
+                           detail::stored_gate(gate_state_));
 }
 
 template <class F, class O>
@@ -256,11 +270,13 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
                       ? detail::restore<Options>(param_groups_, std::move(stored))
                       : detail::restore_by_name<Options>(param_groups_, state_, std::move(stored));
   static_assert(std::is_nothrow_move_assignable_v<Options> &&
-                std::is_nothrow_move_assignable_v<detail::StateMap>);
+                std::is_nothrow_move_assignable_v<detail::StateMap> &&
+                std::is_nothrow_move_assignable_v<GateState>);
   for (size_t g = 0; g < param_groups_.size(); ++g) {  // commit: nothing that can fail
     static_cast<Options&>(param_groups_[g].options()) = std::move(restored.options[g]);
   }
   state_ = std::move(restored.states);
+  if (options.strict()) gate_state_ = std::move(restored.gate);
   return std::move(restored.report);
 }
 

@@ -168,6 +168,14 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(FilterPlace, filter_place) = FilterPlace::Gradient;
   /// The orthogonalizer. Default: as constructed.
   TORCH_ARG(Orthogonalizer, orthogonalizer);
+  /// κ: a step whose gradients together are more than κ times as long as usual is weighed down
+  /// (norm_gate.hpp), for both rules; 0: no gate. Of filtered gradients, where the filter acts on
+  /// gradients. Equal in all groups, whose parameters must be on one device. Costs a second run of the
+  /// filter. Range: 0, or >= 1 (1.4 is what our runs have). Default: 0.
+  TORCH_ARG(double, gate) = 0;
+  /// Most steps in a row that the gate weighs down: with 1 it never stops training, with more it holds
+  /// against bad steps in a row, too. Range: > 0. Default: 1.
+  TORCH_ARG(int64_t, gate_run) = 1;
   /// Which rule the parameters of the group follow. Default: Auto.
   TORCH_ARG(Rule, rule) = Rule::Auto;
   /// How a parameter becomes matrices. An error under Rule::AdamW, and under Rule::Auto for a matrix that
@@ -231,6 +239,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
     visit("adamw_weight_decay", 5, OnLoad::Restored, &O::adamw_weight_decay_, NonNegative());
     visit("momentum_start", 5, OnLoad::Restored, &O::momentum_start_, BelowOne());
     visit("momentum_warmup", 5, OnLoad::Restored, &O::momentum_warmup_, NonNegative());
+    visit("gate", 5, OnLoad::Restored, &O::gate_, ZeroOrFromOne());
+    visit("gate_run", 5, OnLoad::Restored, &O::gate_run_, Positive());
     visit("names", 1, OnLoad::Parameters, &O::names_, AnyValue());
     visit("capturable", 0, OnLoad::Kept, &O::capturable_, AnyValue());
     visit("batch_bytes", 0, OnLoad::Kept, &O::batch_bytes_, NonNegative());

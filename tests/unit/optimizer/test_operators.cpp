@@ -81,6 +81,8 @@ TEST_CASE("a step of Root calls nothing that synchronizes", "[operators]") {
   check_step<Root>(RootOptions().orthogonalizer(AdaNewton().iteration(Iteration::Rational)), where);
   check_step<Root>(RootOptions().filter(SoftThreshold().scaled(3, 2)), where);
   check_step<Root>(RootOptions().filter_place(FilterPlace::Momentum), where);
+  check_step<Root>(RootOptions().gate(1.4), where);
+  check_step<Root>(RootOptions().gate(1.4).filter_place(FilterPlace::AllGradients), where);
   check_step<Root>(RootOptions().momentum_warmup(5), where);
   check_step<Root>(RootOptions().momentum_warmup(5).momentum_form(MomentumForm::Ema), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW), where);

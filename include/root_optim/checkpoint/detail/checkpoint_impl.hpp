@@ -52,7 +52,8 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputAr
   return value.toInt();
 }
 
-ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t format) {
+ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t format,
+                                      const GateState& gate) {
   Checksum sum;
   sum.add(static_cast<int64_t>(checkpoint.size()));
   for (const CheckpointGroup& group : checkpoint) {
@@ -66,13 +67,17 @@ ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t form
       }
     }
   }
+  if (gate.norms.defined()) {
+    for (const at::Tensor& tensor : {gate.norms, gate.run, gate.strikes}) sum.add(tensor);
+  }
   return sum.value();
 }
 
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::OutputArchive& archive,
-                                                        const Checkpoint& checkpoint) {
+                                                        const Checkpoint& checkpoint,
+                                                        const GateState& gate) {
   archive.write("root_optim_format", c10::IValue(checkpoint_format));
-  archive.write("checksum", c10::IValue(checksum_of(checkpoint, checkpoint_format)));
+  archive.write("checksum", c10::IValue(checksum_of(checkpoint, checkpoint_format, gate)));
   archive.write("groups", c10::IValue(static_cast<int64_t>(checkpoint.size())));
   for (size_t g = 0; g < checkpoint.size(); ++g) {
     torch::serialize::OutputArchive group(archive.compilation_unit());
@@ -88,6 +93,13 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::Output
       group.write("param" + std::to_string(p), param);
     }
     archive.write("group" + std::to_string(g), group);
+  }
+  if (gate.norms.defined()) {
+    torch::serialize::OutputArchive stored(archive.compilation_unit());
+    stored.write("norms", gate.norms);
+    stored.write("run", gate.run);
+    stored.write("strikes", gate.strikes);
+    archive.write("gate", stored);
   }
 }
 
@@ -127,11 +139,20 @@ read_checkpoint(torch::serialize::InputArchive& archive) {
     }
     checkpoint.push_back(std::move(read_group));
   }
+  GateState gate;
+  torch::serialize::InputArchive gate_archive;
+  if (archive.try_read("gate", gate_archive)) {
+    read_tensor(gate_archive, "norms", gate.norms);
+    read_tensor(gate_archive, "run", gate.run);
+    read_tensor(gate_archive, "strikes", gate.strikes);
+    TORCH_CHECK(gate.norms.defined() && gate.run.defined() && gate.strikes.defined(),
+                "root_optim::load: expected three tensors of a gate, got fewer");
+  }
   const int64_t stored = read_integer(archive, "checksum"),
-                actual = checksum_of(checkpoint, format);
+                actual = checksum_of(checkpoint, format, gate);
   TORCH_CHECK(stored == actual, "root_optim::load: expected content with the checksum ", stored,
               ", got ", actual, ": the checkpoint is damaged");
-  return {format, std::move(checkpoint)};
+  return {format, std::move(checkpoint), std::move(gate)};
 }
 
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string bytes_of(torch::serialize::OutputArchive& archive) {

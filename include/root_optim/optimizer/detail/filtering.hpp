@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,6 +57,15 @@ at::Tensor filtered(const at::Tensor& stacked, const Filter& filter, const Matri
     to[block].copy_(apply(block_matrices(from[block], layout)).reshape(to[block].sizes()));
   }
   return result;
+}
+
+/// `filter` on a gradient of AdamW's, as one matrix, or a vector as one row. Contiguous ones stay so.
+template <class Filter>
+at::Tensor filtered_plain(const at::Tensor& gradient, const Filter& filter, Workspace* workspace) {
+  if (gradient.numel() == 0) return gradient;
+  const int64_t rows = gradient.dim() > 1 ? gradient.size(0) : 1;
+  const at::Tensor matrix = gradient.reshape({1, rows, -1});
+  return filtered(matrix, filter, MatrixLayout(), workspace).reshape(gradient.sizes()).contiguous();
 }
 
 }  // namespace detail

@@ -26,6 +26,7 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/lr_scale.hpp>
 #include <root_optim/stages/momentum.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/stages/update_balance.hpp>
 #include <root_optim/version.hpp>
 
@@ -37,6 +38,13 @@ namespace detail {
 struct Direction {
   at::Tensor matrices;  ///< X, [count, rows, cols]
   double scale;         ///< s(rows, cols)
+};
+
+/// Numbers of the coming step that only the device knows.
+struct DeviceNumbers {
+  at::Tensor
+      taken;  ///< t of each parameter, the coming step included, [k]; with `momentum_warmup` alone
+  at::Tensor weight;  ///< of the step, see norm_gate.hpp; undefined: 1
 };
 
 /// The next value of a slot of the state, [k, …].
@@ -84,12 +92,11 @@ class BlockMoments {
 ///
 /// @param gradient [k, *shape], in the dtype of the state; its memory may go.
 /// @param old called with the name of a slot, gives the k parameters' values of it, [k, …].
-/// @param taken t of each, the coming step included, [k]; needed with `momentum_warmup` alone.
 /// @param guard requires what must be finite: the gradient before a filter clips Inf, and U.
 template <class Options, class Filter, class Orthogonalizer, class Old>
 MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                            const Orthogonalizer& orthogonalizer, at::Tensor gradient,
-                           const Old& old, const at::Tensor& taken, FaultGuard& guard,
+                           const Old& old, const DeviceNumbers& numbers, FaultGuard& guard,
                            Workspace* workspace) {
   constexpr bool filters = !std::is_same_v<Filter, NoFilter>;
   const bool of_gradient = filters && options.filter_place() != FilterPlace::Momentum;
@@ -103,13 +110,14 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
     if (guard.is_active()) guard.must_be_finite(max_abs(gradient));
     gradient = filtered(gradient, filter, layout, workspace);
   }
+  gradient = weighed(gradient, numbers.weight, workspace);
   const auto accumulate = [&](const auto& mu) {
     return accumulate_momentum(old("momentum_buffer"), gradient, mu, options.momentum_form(),
                                options.nesterov(), workspace);
   };
   Momentum momentum =
       options.momentum_warmup() > 0
-          ? accumulate(momentum_after(taken, options.momentum_start(), options.momentum(),
+          ? accumulate(momentum_after(numbers.taken, options.momentum_start(), options.momentum(),
                                       options.momentum_warmup()))
           : accumulate(options.momentum());
   gradient.reset();

@@ -46,6 +46,20 @@ struct NonNegative {
   }
 };
 
+struct Positive {
+  void operator()(const char* option, int64_t value) const {
+    TORCH_CHECK(value > 0, "root_optim::options: expected ", option, " > 0, got ", value);
+  }
+};
+
+/// 0, which switches off, or at least 1.
+struct ZeroOrFromOne {
+  void operator()(const char* option, double value) const {
+    TORCH_CHECK(fits_float32(value) && (value == 0 || value >= 1),
+                "root_optim::options: expected ", option, " to be 0 or >= 1, got ", value);
+  }
+};
+
 struct BelowOne {
   void operator()(const std::string& option, double value) const {
     TORCH_CHECK(is_finite(value) && value >= 0 && value < 1,

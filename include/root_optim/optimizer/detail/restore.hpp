@@ -8,6 +8,7 @@
 #include <c10/util/ArrayRef.h>   // IntArrayRef
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <algorithm>  // find_if
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -31,6 +32,7 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -61,13 +63,24 @@ ROOT_OPTIM_COLD Checkpoint to_checkpoint(const Groups& groups, const StateMap& s
   return checkpoint;
 }
 
+/// A gate as checkpoints keep it: on the CPU.
+inline GateState stored_gate(const GateState& gate) {
+  if (!gate.norms.defined()) return {};
+  return {gate.norms.cpu(), gate.run.cpu(), gate.strikes.cpu()};
+}
+
 /// What an optimizer becomes by loading a checkpoint.
 template <class Options>
 struct Restored {
   std::vector<Options> options;  ///< one a group
   StateMap states;
   LoadReport report;
+  GateState gate;
 };
+
+/// A copy of a stored gate on a device; undefined tensors stay so.
+/// @throws c10::Error if it is none that `norm_gate` could have left.
+GateState restored_gate(const GateState& stored, at::Device device);
 
 /// A copy of a stored state as a parameter needs it: the archive, and whoever else reads it, keeps its own.
 ParamState restored_state(const ParamState& stored, const at::Tensor& parameter,
@@ -271,6 +284,11 @@ ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint
       result.report.loaded.push_back(names.empty() ? where : names[i]);
     }
     result.options.push_back(merged(own, std::move(sides.stored[g])));
+  }
+  const Groups::const_iterator first =
+      std::find_if(groups.begin(), groups.end(), [](const auto& g) { return !g.params().empty(); });
+  if (first != groups.end()) {
+    result.gate = restored_gate(stored.gate, first->params().front().device());
   }
   return result;
 }

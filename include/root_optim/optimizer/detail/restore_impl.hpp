@@ -58,6 +58,28 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE ParamState restored_state(const ParamState& st
   return state;
 }
 
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE GateState restored_gate(const GateState& stored,
+                                                          at::Device device) {
+  if (!stored.norms.defined()) return {};
+  TORCH_CHECK(stored.norms.scalar_type() == at::kDouble &&
+                  stored.norms.sizes() == c10::IntArrayRef({GateState::window}),
+              "root_optim::load: expected ", GateState::window, " norms of a gate in Double, got ",
+              stored.norms.sizes(), " in ", c10::toString(stored.norms.scalar_type()));
+  TORCH_CHECK(stored.norms.ge(0).all().item<bool>() && stored.norms.isfinite().all().item<bool>(),
+              "root_optim::load: expected finite norms >= 0 of a gate, got others");
+  for (const at::Tensor& count : {stored.run, stored.strikes}) {
+    TORCH_CHECK(count.dim() == 0 && count.scalar_type() == at::kLong && count.item<int64_t>() >= 0,
+                "root_optim::load: expected counts of a gate, int64 >= 0, got others");
+  }
+  TORCH_CHECK(stored.run.item<int64_t>() <= stored.strikes.item<int64_t>(),
+              "root_optim::load: expected at most ", stored.strikes.item<int64_t>(),
+              " strikes of a gate in a row, got ", stored.run.item<int64_t>());
+  const auto copy = [device](const at::Tensor& x) {
+    return x.to(device, x.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  };
+  return {copy(stored.norms), copy(stored.run), copy(stored.strikes)};
+}
+
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_names(const std::vector<std::string>& names,
                                                    size_t params, size_t group) {
   TORCH_CHECK(names.empty() || names.size() == params,

@@ -19,9 +19,9 @@
 #include <root_optim/optimizer/detail/filtering.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
-#include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/detail/fused_adamw.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -42,18 +42,6 @@ struct AdamWPart {
 /// fault, too.
 void guard_gradients(AdamWPart& part);
 
-/// Puts each gradient through `filter`, as one matrix, or a vector as one row. Contiguous ones stay so.
-template <class Filter>
-void filter_gradients(AdamWPart& part, const Filter& filter, Workspace* workspace) {
-  for (at::Tensor& gradient : part.gradients) {
-    if (gradient.numel() == 0) continue;
-    const int64_t rows = gradient.dim() > 1 ? gradient.size(0) : 1;
-    const at::Tensor matrix = gradient.reshape({1, rows, -1});
-    gradient =
-        filtered(matrix, filter, MatrixLayout(), workspace).reshape(gradient.sizes()).contiguous();
-  }
-}
-
 /// What the kernel is called for: all parameters of a part at once, where the host may look at the flags
 /// or one flag decides for all; else, since a call takes one flag, each parameter by itself.
 std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);
@@ -71,9 +59,10 @@ void step_plain(AdamWPart& part, const AdamWSettings& settings,
 ///
 /// By the fused kernel what it takes, by `adamw_step`, one by one, the rest. An error leaves each
 /// parameter with its state, before or after.
+/// @param weight of the step, see norm_gate.hpp; undefined: 1.
 /// @return `FaultGuard::first_skipped`
 template <class Options>
-at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
+at::Tensor step_adamw(const Batch<Options>& batch, const at::Tensor& weight, Workspace* workspace) {
   const Options& options = *batch.options;
   std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart> parts;
   for (size_t i = 0; i < batch.parameters.size(); ++i) {
@@ -103,7 +92,14 @@ at::Tensor step_adamw(const Batch<Options>& batch, Workspace* workspace) {
     for (auto& [way, part] : parts) part.guard.decide(usable);
   }
   if (options.filter_place() == FilterPlace::AllGradients) {
-    for (auto& [way, part] : parts) filter_gradients(part, options.filter(), workspace);
+    for (auto& [way, part] : parts) {
+      for (at::Tensor& gradient : part.gradients) {
+        gradient = filtered_plain(gradient, options.filter(), workspace);
+      }
+    }
+  }
+  for (auto& [way, part] : parts) {
+    for (at::Tensor& gradient : part.gradients) gradient = weighed(gradient, weight, workspace);
   }
   const AdamWSettings settings = options.adamw_settings();
   std::optional<DeviceRates> rates = device_rates(batch);

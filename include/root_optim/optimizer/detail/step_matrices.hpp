@@ -53,9 +53,11 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType d
 
 /// Steps equally shaped parameters of one group, on one device, as one batch. Everything is computed into
 /// new tensors, then committed: an error leaves all of the batch as it was.
+/// @param weight of the step, see norm_gate.hpp; undefined: 1.
 /// @return `FaultGuard::first_skipped`
 template <class Options>
-at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
+at::Tensor step_matrices(const Batch<Options>& batch, const at::Tensor& weight,
+                         Workspace* workspace) {
   const Options& options = *batch.options;
   const std::vector<at::Tensor>& parameters = batch.parameters;
   const at::ScalarType dtype = state_dtype(parameters.front());
@@ -71,7 +73,7 @@ at::Tensor step_matrices(const Batch<Options>& batch, Workspace* workspace) {
   FaultGuard guard(options.non_finite());
   MatrixUpdate update =
       matrix_update(options, options.filter(), options.orthogonalizer(),
-                    stack(gradients, dtype, workspace), old, taken, guard, workspace);
+                    stack(gradients, dtype, workspace), old, {taken, weight}, guard, workspace);
 
   const std::optional<DeviceRates> rates = device_rates(batch);
   at::Tensor values =

@@ -45,6 +45,8 @@ inline void upgrade(Checkpoint& checkpoint, int64_t format) {
     if (format < 5) {
       group.options.set("momentum_start", 0.85);
       group.options.set("momentum_warmup", int64_t{0});
+      group.options.set("gate", 0.0);
+      group.options.set("gate_run", int64_t{1});
     }
   }
 }
