@@ -18,7 +18,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// How much a shipped plan may cost, by what it reaches on the momentum that it was designed for and on momentum that
 /// was held out.
 enum class RationalPlan {
-  Fast,     ///< the cheapest whose mean relative error is at most that of Muon's five quintics
+  Fast,  ///< the cheapest whose mean relative error is at most that of Muon's five quintics
   Default,  ///< the cheapest with at most .75 of that error, there and on a Gaussian matrix of the shape
   Precise,  ///< the one with the least error
 };

@@ -110,8 +110,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   OrthogonalizedOptions(double lr = 1e-3) : lr_(lr) {}
 
   /// Learning rate: of matrices times the factor of `scale`, of the AdamW rule times `adamw_lr_ratio`. The
-  /// weight decay of matrices uses it unscaled. Range: finite, >= 0. Default: 1e-3. With `capturable`, setters and `set_lr` write the device's
-  /// number, too; what is changed by reference reaches it in the next step that the host makes.
+  /// weight decay of matrices uses it unscaled. Range: finite, >= 0. Default: 1e-3. With `capturable`,
+  /// setters and `set_lr` write the device's number, too; what is changed by reference reaches it in the next
+  /// step that the host makes.
   auto lr(double new_lr) -> decltype(*this) {
     lr_ = new_lr;
     rates_.write(lr_, weight_decay_);

@@ -47,8 +47,8 @@ TEST_CASE("a checkpoint loads although the device of its tensors is not there", 
   torch::serialize::InputArchive plain;
   std::istringstream elsewhere(bytes);
   CHECK_THROWS(plain.load_from(elsewhere));  // as LibTorch reads it, there must be such a device
-  root_optim::detail::load_bytes(
-      bytes, [&](torch::serialize::InputArchive& read) { loaded.load(read); });
+  root_optim::detail::load_bytes(bytes,
+                                 [&](torch::serialize::InputArchive& read) { loaded.load(read); });
   for (size_t i = 0; i < before.size(); ++i) {
     after[i].data().copy_(before[i]);
   }

@@ -55,8 +55,8 @@ struct Positive {
 /// 0, which switches off, or at least 1.
 struct ZeroOrFromOne {
   void operator()(const char* option, double value) const {
-    TORCH_CHECK(fits_float32(value) && (value == 0 || value >= 1),
-                "root_optim::options: expected ", option, " to be 0 or >= 1, got ", value);
+    TORCH_CHECK(fits_float32(value) && (value == 0 || value >= 1), "root_optim::options: expected ",
+                option, " to be 0 or >= 1, got ", value);
   }
 };
 
