@@ -41,6 +41,8 @@ void change(T& value) {
     value = !value;
   } else if constexpr (std::is_same_v<T, double>) {
     value = value / 2 + 0.125;
+  } else if constexpr (std::is_same_v<T, int64_t>) {
+    value += 7;
   } else if constexpr (std::is_same_v<T, std::optional<double>>) {
     value = value ? *value / 2 + 0.125 : 0.375;
   } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
@@ -123,6 +125,7 @@ TEST_CASE("loading does with every option what the list says", "[checkpoint][on_
     CHECK((since == 0) == (on_load == OnLoad::Kept));
     RootOptions written = plain;
     change(written.*member);
+    if (std::string(name) == "gate") written.gate(2);  // 0, or at least 1
     range(name, written.*member);
     REQUIRE_FALSE(root_optim::detail::stored_alike(plain.*member, written.*member));
     for (const bool forwards : {true, false}) {

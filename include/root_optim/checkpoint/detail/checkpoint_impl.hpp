@@ -55,6 +55,7 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputAr
 ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t format,
                                       const GateState& gate) {
   Checksum sum;
+  if (format >= 5) sum.add(format);  // one flipped bit, and it would be read as an older one
   sum.add(static_cast<int64_t>(checkpoint.size()));
   for (const CheckpointGroup& group : checkpoint) {
     sum.add(group.options);
