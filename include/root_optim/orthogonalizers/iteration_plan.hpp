@@ -87,7 +87,7 @@ IterationPlan plan_iteration(int64_t rows, int64_t cols, const Quintics& schedul
 /// m = 512 on 4, from 1024 on 3.
 ///
 /// Measured by benchmarks/cost.cpp (one thread of an AMD EPYC (Zen 5), LibTorch 2.13.0, products by oneDNN, 14 shapes
-/// from 16 × 16 to 2048 × 2048, one to five poles): within 20 %. Where LibTorch has no fast product for the CPU, all
+/// from 16 × 16 to 2048 × 2048, one to five poles): within 25 %. Where LibTorch has no fast product for the CPU, all
 /// forms are slower alike.
 /// @param poles of each stage
 /// @throws c10::Error unless rows, cols >= 1.

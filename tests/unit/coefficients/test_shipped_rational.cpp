@@ -100,7 +100,7 @@ TEST_CASE("shipped rational plans refuse what there is none for", "[rational]") 
 
 TEST_CASE("shipped rational plans keep their bound on adversarial spectra", "[rational]") {
   // Up to 5 clusters of singular values anywhere in [1e-8, 1], spread by up to a decade: 600 matrices. With a batch of
-  // 340 they are 10,200, which kept the same bounds.
+  // 340 they are 10,200, which kept the same bounds with the plans before these.
   const at::NoGradGuard no_grad;
   at::Generator random = at::detail::createCPUGenerator(11);
   constexpr int64_t batch = 20;
