@@ -109,6 +109,10 @@ template <class F, class O>
 std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, size_t group,
                                       size_t index) {
   using Options = OrthogonalizedOptions<F, O>;
+  TORCH_CHECK(
+      !optimizer.is_distributed(),
+      "root_optim::next_matrices: expected an optimizer of one process, got a distributed one, "
+      "of whose momentum this rank has a part");
   const detail::Groups& groups = optimizer.param_groups();
   TORCH_CHECK(group < groups.size() && index < groups[group].params().size(),
               "root_optim::next_matrices: expected a parameter of the optimizer, got group ", group,

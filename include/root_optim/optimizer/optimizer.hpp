@@ -27,6 +27,7 @@
 #include <root_optim/optimizer/detail/gate.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
+#include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/detail/restore.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
 #include <root_optim/optimizer/detail/step_matrices.hpp>
@@ -96,7 +97,8 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// @throws c10::Error if its options are of another type or out of range, if a parameter is
   /// undefined, not a leaf, not strided, not real floating-point, an inference tensor, overlaps
   /// itself in memory, does not fit the layout, has rank < 2 under Rule::Orthogonalized, or belongs to
-  /// another group, or if names are given, but not one per parameter. Nothing is added then.
+  /// another group, or if names are given, but not one per parameter; and after `distribute`. Nothing is
+  /// added then.
   void add_param_group(const Group& group);
 
   /// Updates every parameter that has a gradient.
@@ -128,8 +130,15 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
 
   /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
   /// the option `batch_bytes`. The next step takes it again. Programs with many optimizers call this after
-  /// each step.
-  void release_workspace() { workspace_.release(); }
+  /// each step. A distributed optimizer also gives up consolidated state.
+  void release_workspace() {
+    workspace_.release();
+    if (ranks_) ranks_->release();
+  }
+
+  /// Whether `distribute` (distributed.hpp) has shared the parameters among ranks: `state()` then holds
+  /// what this rank keeps.
+  bool is_distributed() const { return ranks_ != nullptr; }
 
   /// What the gate has seen and struck (the option `gate`), as of the last step that was taken to its end;
   /// undefined tensors without a gate. Reading its numbers waits for the device.
@@ -143,12 +152,17 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   LoadReport load(torch::serialize::InputArchive& archive, const LoadOptions& options);
 
  private:
+  friend detail::RanksAccess;
   static Options checked(Options options);
+  /// A step by one process. @return the first parameter that was skipped
+  at::Tensor step_here();
+  void warn_once(const at::Tensor& skipped);
 
   size_t groups_added_ = 0;
   GateState gate_state_;
   bool has_warned_ = false;  // of a skipped parameter
   Workspace workspace_;
+  std::unique_ptr<detail::Ranks> ranks_;  // null: this process steps everything
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -174,6 +188,11 @@ ROOT_OPTIM_COLD OrthogonalizedOptimizer<F, O>::OrthogonalizedOptimizer(
 
 template <class F, class O>
 ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::add_param_group(const Group& group) {
+  TORCH_CHECK(
+      !ranks_,
+      "root_optim::add_param_group: expected all groups before `distribute`, got another one "
+      "of ",
+      group.params().size(), " parameters");
   const size_t index = param_groups_.size();
   const auto& given = group.has_options() ? group.options() : *defaults_;
   const auto* typed = dynamic_cast<const Options*>(&given);
@@ -225,6 +244,13 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   // State that is made in inference mode could not be written outside of it.
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
+  // Last, because a user's warning handler may throw.
+  warn_once(ranks_ ? ranks_->step(param_groups_, state_, &workspace_) : step_here());
+  return loss;
+}
+
+template <class F, class O>
+at::Tensor OrthogonalizedOptimizer<F, O>::step_here() {
   TORCH_CHECK(param_groups_.size() == groups_added_, "root_optim::step: expected the ",
               groups_added_, " groups added through this optimizer's own add_param_group, got ",
               param_groups_.size(),
@@ -236,27 +262,36 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   const at::Tensor weight = gated ? gated->weight : at::Tensor();
   at::Tensor skipped;
   for (const auto& batch : batches) {
-    const at::Tensor first = batch.rule == Rule::AdamW
-                                 ? detail::step_adamw(batch, weight, &workspace_)
-                                 : detail::step_matrices(batch, weight, &workspace_);
+    at::Tensor first;
+    if (batch.rule == Rule::AdamW) {
+      first = detail::step_adamw(batch, weight, &workspace_);
+    } else {
+      detail::Pending pending = detail::step_matrices(batch, weight, &workspace_);
+      pending.commit();
+      first = pending.skipped;
+    }
     if (!skipped.defined()) skipped = first;
   }
   // Behind the last batch: a step that fails half-way has not been one for the gate.
   if (!batches.empty()) gate_state_ = gated ? std::move(gated->state) : GateState();
-  // Last, because a user's warning handler may throw.
+  return skipped;
+}
+
+template <class F, class O>
+void OrthogonalizedOptimizer<F, O>::warn_once(const at::Tensor& skipped) {
   if (skipped.defined() && !std::exchange(has_warned_, true)) {
     TORCH_WARN("root_optim::step: skipped ", detail::describe_in<Options>(param_groups_, skipped),
                ", whose gradient is not finite or overflows its state; it stays as it is in every "
                "such step (NonFinite in the options). gradient_faults(optimizer) counts them; this "
                "warning comes once for each optimizer");
   }
-  return loss;
 }
 
 template <class F, class O>
 ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::save(
     torch::serialize::OutputArchive& archive) const {
-  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, state_),
+  const detail::StateMap& states = ranks_ ? ranks_->whole_state() : state_;
+  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, states),
                            detail::stored_gate(gate_state_));
 }
 
@@ -265,6 +300,10 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
     torch::serialize::InputArchive& archive, const LoadOptions& options) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
+  TORCH_CHECK(
+      options.strict() || !ranks_,
+      "root_optim::load: expected `strict` for a distributed optimizer, which keeps a part of the "
+      "state only, got a load by name: load before `distribute`");
   auto stored = detail::read_checkpoint(archive);
   auto restored = options.strict()
                       ? detail::restore<Options>(param_groups_, std::move(stored))
@@ -277,6 +316,7 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
   }
   state_ = std::move(restored.states);
   if (options.strict()) gate_state_ = std::move(restored.gate);
+  if (ranks_) ranks_->loaded(param_groups_, state_);
   return std::move(restored.report);
 }
 

@@ -31,7 +31,7 @@ at::Tensor ready_for(const at::Tensor& to, const at::Tensor& value);
 /// tensors elsewhere, and parameters with gaps in their memory. Those are copied first.
 class Commit {
  public:
-  /// to[i] ← from[i]. Neither may go away or move before `run`.
+  /// to[i] ← from[i]; both are kept alive, and neither may be moved to other memory before `run`.
   void add(const std::vector<at::Tensor>& to, const std::vector<at::Tensor>& from);
 
   void run();
@@ -47,7 +47,7 @@ class Commit {
   void add_bytes(const at::Tensor& to, const at::Tensor& from);
 
   std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> others_;
-  std::vector<at::Tensor> written_;
+  std::vector<at::Tensor> written_, read_;
   std::vector<Piece> pieces_;
   size_t bytes_ = 0;
   std::optional<ParallelLoop> loop_;

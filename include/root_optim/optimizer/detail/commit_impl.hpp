@@ -69,6 +69,7 @@ ROOT_OPTIM_INLINE void Commit::add_bytes(const at::Tensor& to, const at::Tensor&
   const size_t size = to.nbytes();
   if (size == 0) return;
   written_.push_back(to);
+  read_.push_back(from);
   auto* target = static_cast<char*>(to.data_ptr());
   const auto* source = static_cast<const char*>(from.data_ptr());
   for (size_t at = 0; at < size; at += piece_size) {

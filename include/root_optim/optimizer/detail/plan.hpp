@@ -37,20 +37,29 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-/// A parameter that takes part in the coming step.
+/// A parameter that has entries.
 template <class Options>
 struct PlannedParam {
   at::Tensor parameter;
   Rule rule;  ///< as resolved
-  size_t group;
+  size_t group, index;
   const Options* options;  ///< the group's
-  ParamState state;        ///< complete for the step
+  bool steps;              ///< whether it has a gradient
+  ParamState state;        ///< complete for the step, if it is taken here
 };
 
-/// Checks all groups, parameters, gradients, coefficients and state; changes nothing.
-/// @return the parameters that have a gradient and entries, in their order.
-template <class Options>
-std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const StateMap& states) {
+/// Every parameter is stepped here: there is one process.
+struct AllHere {
+  bool operator()(size_t, size_t) const { return true; }
+};
+
+/// Checks all groups, parameters, gradients and coefficients, and the state of what is stepped here;
+/// changes nothing.
+/// @param here whether a parameter, by group and index, is stepped here
+/// @return the parameters that have entries, in their order.
+template <class Options, class Here = AllHere>
+std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const StateMap& states,
+                                                  const Here& here = {}) {
   struct Found {
     const ParamState* state;
     std::string where;
@@ -69,10 +78,13 @@ std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const St
       TORCH_CHECK(seen.insert(parameter.unsafeGetTensorImpl()).second,
                   "root_optim::step: expected every parameter once, got ", where, " again");
       const at::Tensor& gradient = parameter.grad();
-      if (!gradient.defined()) continue;
-      check_gradient(parameter, gradient, where);
+      const bool steps = gradient.defined();
+      if (steps) check_gradient(parameter, gradient, where);
       if (parameter.numel() == 0) continue;
-      found.push_back({find_state(states, parameter, options.layout(), where), where});
+      planned.push_back({parameter, rule, g, i, &options, steps, {}});
+      found.push_back({nullptr, where});
+      if (!steps) continue;
+      if (here(g, i)) found.back().state = find_state(states, parameter, options.layout(), where);
       TORCH_CHECK(options.non_finite() != NonFinite::Raise ||
                       is_finite(max_abs(gradient.reshape({1, -1})).reshape({}).item<double>()),
                   "root_optim::step: expected a finite gradient, got Inf or NaN for ", where);
@@ -81,31 +93,27 @@ std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const St
           validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols, parameter);
         }
       }
-      planned.push_back({parameter, rule, g, &options, {}});
     }
   }
   for (size_t i = 0; i < planned.size(); ++i) {
     PlannedParam<Options>& item = planned[i];
+    if (!item.steps || !here(item.group, item.index)) continue;
     item.state =
         next_state(found[i].state, item.parameter, item.rule, *item.options, found[i].where);
   }
   return planned;
 }
 
-/// Checks everything and sorts the parameters into batches. What it may change, after all checks, is
-/// invisible: missing state comes into being as zeros, state follows its parameter to another device or
-/// dtype, and that of another rule than the parameter's goes.
+/// Which parameters are stepped together: their indices in `planned`, a list for each batch. It depends on
+/// their order, shapes and options alone, not on who has a gradient, and not on who is stepped here; with
+/// `momentum_warmup` on their numbers of steps, too.
 template <class Options>
-std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
-  std::vector<PlannedParam<Options>> planned = planned_params<Options>(groups, states);
-  std::vector<Batch<Options>> batches;
+std::vector<std::vector<size_t>> batches_of(const std::vector<PlannedParam<Options>>& planned) {
+  std::vector<std::vector<size_t>> batches;
   using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string, int64_t>;
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
-  for (PlannedParam<Options>& item : planned) {
-    auto& slot = states[state_key(item.parameter)];
-    if (!slot) slot = std::make_unique<ParamState>();
-    auto& state = static_cast<ParamState&>(*slot);
-    state = std::move(item.state);
+  for (size_t i = 0; i < planned.size(); ++i) {
+    const PlannedParam<Options>& item = planned[i];
     const Options& options = *item.options;
     Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str(), 0};
     int64_t most = (std::numeric_limits<int64_t>::max)();  // parameters in a batch
@@ -113,21 +121,51 @@ std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
       // Of one number of steps, so that those taken are it less the counts on the device.
-      if (options.momentum_warmup() > 0) std::get<5>(key) = state.step();
+      if (options.momentum_warmup() > 0) std::get<5>(key) = item.state.step();
       most = static_cast<int64_t>(
           static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
           step_bytes(item.parameter, options.layout(), /*alone=*/false));
     }
     const auto found = open.find(key);
-    const bool joins = found != open.end() &&
-                       static_cast<int64_t>(batches[found->second].parameters.size()) < most;
+    const bool joins =
+        found != open.end() && static_cast<int64_t>(batches[found->second].size()) < most;
     if (!joins) {
       open[key] = batches.size();
-      batches.push_back({&options, item.rule, {}, {}});
+      batches.emplace_back();
     }
-    Batch<Options>& batch = batches[open[key]];
+    batches[open[key]].push_back(i);
+  }
+  return batches;
+}
+
+/// A batch of those that have a gradient, with their state, which moves into `states`. What that changes is
+/// invisible: missing state comes into being as zeros, state follows its parameter to another device or
+/// dtype, and that of another rule than the parameter's goes.
+template <class Options>
+Batch<Options> make_batch(std::vector<PlannedParam<Options>>& planned,
+                          const std::vector<size_t>& members, StateMap& states) {
+  Batch<Options> batch{planned[members.front()].options, planned[members.front()].rule, {}, {}};
+  for (const size_t i : members) {
+    PlannedParam<Options>& item = planned[i];
+    if (!item.steps) continue;
+    auto& slot = states[state_key(item.parameter)];
+    if (!slot) slot = std::make_unique<ParamState>();
+    auto& state = static_cast<ParamState&>(*slot);
+    state = std::move(item.state);
     batch.parameters.push_back(item.parameter);
     batch.states.push_back(&state);
+  }
+  return batch;
+}
+
+/// Checks everything, then sorts the parameters into batches.
+template <class Options>
+std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
+  std::vector<PlannedParam<Options>> planned = planned_params<Options>(groups, states);
+  std::vector<Batch<Options>> batches;
+  for (const std::vector<size_t>& members : batches_of(planned)) {
+    Batch<Options> batch = make_batch(planned, members, states);
+    if (!batch.parameters.empty()) batches.push_back(std::move(batch));
   }
   return batches;
 }

@@ -17,6 +17,7 @@
 #include <root_optim/optimizer/detail/batch.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/filtering.hpp>
+#include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/stages/adamw.hpp>
@@ -38,6 +39,9 @@ struct AdamWPart {
   FaultGuard guard;
 };
 
+/// By the way they are stepped, its dtype of state and their number of steps.
+using AdamWParts = std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart>;
+
 /// A gradient must be such that it can be squared: one that is finite, but not its square, is its own
 /// fault, too.
 void guard_gradients(AdamWPart& part);
@@ -46,7 +50,7 @@ void guard_gradients(AdamWPart& part);
 /// or one flag decides for all; else, since a call takes one flag, each parameter by itself.
 std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);
 
-/// By the fused kernel, which writes in place: `exchange` comes before it.
+/// By the fused kernel, which writes in place.
 void step_fused(AdamWPart& part, const AdamWSettings& settings,
                 const std::optional<DeviceRates>& rates);
 
@@ -54,17 +58,19 @@ void step_fused(AdamWPart& part, const AdamWSettings& settings,
 void step_plain(AdamWPart& part, const AdamWSettings& settings,
                 const std::optional<DeviceRates>& rates);
 
-/// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
-/// NonFinite::SkipGroup all or none.
-///
-/// By the fused kernel what it takes, by `adamw_step`, one by one, the rest. An error leaves each
-/// parameter with its state, before or after.
-/// @param weight of the step, see norm_gate.hpp; undefined: 1.
-/// @return `FaultGuard::first_skipped`
+/// What `step_plain` makes of one parameter of a part.
+/// @param t,counters of all of the part, as `taken_steps` and FaultGuard::counters give them
+/// @param usable its flag, or undefined
+void plain_step_of(AdamWPart& part, size_t i, const at::Tensor& t,
+                   const std::vector<at::Tensor>& counters, const at::Tensor& usable,
+                   const AdamWSettings& settings, const std::optional<DeviceRates>& rates,
+                   Pending& pending);
+
+/// The parts of a batch.
 template <class Options>
-at::Tensor step_adamw(const Batch<Options>& batch, const at::Tensor& weight, Workspace* workspace) {
+AdamWParts adamw_parts(const Batch<Options>& batch) {
   const Options& options = *batch.options;
-  std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart> parts;
+  AdamWParts parts;
   for (size_t i = 0; i < batch.parameters.size(); ++i) {
     const at::Tensor& parameter = batch.parameters[i];
     ParamState* state = batch.states[i];
@@ -80,15 +86,40 @@ at::Tensor step_adamw(const Batch<Options>& batch, const at::Tensor& weight, Wor
     part.gradients.push_back(gradient);
     part.states.push_back(state);
   }
+  return parts;
+}
+
+/// `guard_gradients` for all parts.
+inline void guard_parts(AdamWParts& parts) {
+  for (auto& [way, part] : parts) guard_gradients(part);
+}
+
+/// Whether all gradients are usable, one flag.
+inline at::Tensor all_usable(const AdamWParts& parts) {
+  at::Tensor usable;
+  for (const auto& [way, part] : parts) {
+    const at::Tensor all = part.guard.all_usable();
+    usable = usable.defined() ? usable.bitwise_and(all) : all;
+  }
+  return usable;
+}
+
+/// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
+/// NonFinite::SkipGroup all or none.
+///
+/// By the fused kernel what it takes, by `adamw_step`, one by one, the rest. An error leaves each
+/// parameter with its state, before or after.
+/// @param weight of the step, see norm_gate.hpp; undefined: 1.
+/// @return `FaultGuard::first_skipped`
+template <class Options>
+at::Tensor step_adamw(const Batch<Options>& batch, const at::Tensor& weight, Workspace* workspace) {
+  const Options& options = *batch.options;
+  AdamWParts parts = adamw_parts(batch);
   if (options.non_finite() != NonFinite::Propagate) {
-    for (auto& [way, part] : parts) guard_gradients(part);
+    guard_parts(parts);
   }
   if (options.non_finite() == NonFinite::SkipGroup) {
-    at::Tensor usable;
-    for (auto& [way, part] : parts) {
-      const at::Tensor all = part.guard.all_usable();
-      usable = usable.defined() ? usable.bitwise_and(all) : all;
-    }
+    const at::Tensor usable = all_usable(parts);
     for (auto& [way, part] : parts) part.guard.decide(usable);
   }
   if (options.filter_place() == FilterPlace::AllGradients) {

@@ -14,8 +14,8 @@
 
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/optimizer/detail/commit.hpp>
-#include <root_optim/optimizer/detail/exchange.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
+#include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/stages/adamw.hpp>
@@ -67,10 +67,32 @@ ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings
   add_counters(commit, part.states, counters);
   const std::vector<at::Tensor> steps = next_device_steps(part.states);
   add_device_steps(commit, part.states, steps);
-  exchange(commit);
   for (FusedAdamWCall& call : calls) fused_adamw(call, settings, rates ? &*rates : nullptr);
   commit.run();
   for (ParamState* state : part.states) count_on_host(state);
+}
+
+ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const at::Tensor& t,
+                                     const std::vector<at::Tensor>& counters,
+                                     const at::Tensor& usable, const AdamWSettings& settings,
+                                     const std::optional<DeviceRates>& rates, Pending& pending) {
+  const at::Tensor& parameter = part.parameters[i];
+  ParamState& state = *part.states[i];
+  const at::Tensor own = t[static_cast<int64_t>(i)];
+  const auto step = [&](const auto&... given) {
+    return adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(), own,
+                      settings, given...);
+  };
+  AdamWResult next = rates ? step(*rates) : step();
+  next.parameter = choose(usable, next.parameter, parameter);
+  next.exp_avg = choose(usable, next.exp_avg, state.exp_avg());
+  next.exp_avg_sq = choose(usable, next.exp_avg_sq, state.exp_avg_sq());
+  pending.add({parameter}, {ready_for(parameter, next.parameter)}, {&state});
+  pending.copies.add({state.exp_avg(), state.exp_avg_sq()}, {next.exp_avg, next.exp_avg_sq});
+  if (!counters.empty()) {
+    pending.copies.add({state.skipped(), state.non_finite()},
+                       {counters[i], counters[part.parameters.size() + i]});
+  }
 }
 
 ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings,
@@ -80,29 +102,10 @@ ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings
   const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
   const std::vector<at::Tensor> steps = next_device_steps(part.states);
   for (size_t i = 0; i < part.parameters.size(); ++i) {
-    const at::Tensor& parameter = part.parameters[i];
-    ParamState& state = *part.states[i];
-    const at::Tensor own = t[static_cast<int64_t>(i)];
-    const auto step = [&](const auto&... given) {
-      return adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(), own,
-                        settings, given...);
-    };
-    AdamWResult next = rates ? step(*rates) : step();
-    next.parameter = choose(usable[i], next.parameter, parameter);
-    next.exp_avg = choose(usable[i], next.exp_avg, state.exp_avg());
-    next.exp_avg_sq = choose(usable[i], next.exp_avg_sq, state.exp_avg_sq());
-    const at::Tensor ready = ready_for(parameter, next.parameter);
-    Commit commit;
-    commit.add({parameter, state.exp_avg(), state.exp_avg_sq()},
-               {ready, next.exp_avg, next.exp_avg_sq});
-    if (!counters.empty()) {
-      commit.add({state.skipped(), state.non_finite()},
-                 {counters[i], counters[part.parameters.size() + i]});
-    }
-    if (!steps.empty()) commit.add({state.device_step()}, {steps[i]});
-    exchange(commit);
-    commit.run();
-    count_on_host(&state);
+    Pending pending;
+    plain_step_of(part, i, t, counters, usable[i], settings, rates, pending);
+    if (!steps.empty()) pending.copies.add({part.states[i]->device_step()}, {steps[i]});
+    pending.commit();
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// One step of a batch of matrices: the stages, weight decay and update, commit.
+// One step of a batch of matrices: the stages, weight decay and update.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,10 +15,9 @@
 
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
-#include <root_optim/optimizer/detail/commit.hpp>
-#include <root_optim/optimizer/detail/exchange.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/matrix_update.hpp>
+#include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/stages/update.hpp>
@@ -52,12 +51,10 @@ inline at::Tensor stack(const std::vector<at::Tensor>& tensors, at::ScalarType d
 }
 
 /// Steps equally shaped parameters of one group, on one device, as one batch. Everything is computed into
-/// new tensors, then committed: an error leaves all of the batch as it was.
+/// new tensors, for `Pending::commit`: an error leaves all of the batch as it was.
 /// @param weight of the step, see norm_gate.hpp; undefined: 1.
-/// @return `FaultGuard::first_skipped`
 template <class Options>
-at::Tensor step_matrices(const Batch<Options>& batch, const at::Tensor& weight,
-                         Workspace* workspace) {
+Pending step_matrices(const Batch<Options>& batch, const at::Tensor& weight, Workspace* workspace) {
   const Options& options = *batch.options;
   const std::vector<at::Tensor>& parameters = batch.parameters;
   const at::ScalarType dtype = state_dtype(parameters.front());
@@ -99,22 +96,17 @@ at::Tensor step_matrices(const Batch<Options>& batch, const at::Tensor& weight,
     for (NextSlot& next : update.state) next.value = guard.choose(next.value, old(next.name));
   }
 
-  Commit commit;
   std::vector<at::Tensor> ready = as_dtype(values, parameters.front().scalar_type()).unbind(0);
   for (size_t i = 0; i < ready.size(); ++i) ready[i] = ready_for(parameters[i], ready[i]);
-  commit.add(parameters, ready);
+  Pending pending;
+  pending.add(parameters, std::move(ready), batch.states);
   for (NextSlot& next : update.state) {
-    // Views of one tensor, which must be there until the commit has run.
-    commit.add(tensors_of(next.name), next.value.unbind(0));
+    pending.copies.add(tensors_of(next.name), next.value.unbind(0));
   }
-  const std::vector<at::Tensor> counters = guard.counters(batch.states);
-  add_counters(commit, batch.states, counters);
-  const std::vector<at::Tensor> steps = next_device_steps(batch.states);
-  add_device_steps(commit, batch.states, steps);
-  exchange(commit);
-  commit.run();
-  for (ParamState* state : batch.states) count_on_host(state);
-  return guard.first_skipped(parameters);
+  add_counters(pending.copies, batch.states, guard.counters(batch.states));
+  add_device_steps(pending.copies, batch.states, next_device_steps(batch.states));
+  pending.skipped = guard.first_skipped(parameters);
+  return pending;
 }
 
 }  // namespace detail
