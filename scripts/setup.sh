@@ -153,6 +153,11 @@ set_up_build() {
     "${CMAKE_CXX_COMPILER_LAUNCHER:+, ccache}"
 }
 
+# set_up_gloo: the headers that programs need to make Gloo groups. The distributed tests are skipped without.
+set_up_gloo() {
+  [ "$(found gloo)" = 1 ] || (install_packages libgloo-dev) || say "Going on without libgloo-dev"
+}
+
 configure() {  # configure PRESET
   local cache=$project/build/$1/CMakeCache.txt fresh=()
   # Libraries found once stay in the cache: with another LibTorch, start anew.

@@ -3,7 +3,7 @@
 # Copyright (c) root_optim contributors
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-all_labels=(unit property golden convergence compile consumers examples slow)
+all_labels=(unit property golden convergence compile consumers examples distributed slow)
 
 usage() {
   cat << END
@@ -16,7 +16,7 @@ Labels: ${all_labels[*]}
   --help     this text
 
 Needs, and on Debian and Ubuntu installs: g++, cmake, ninja-build, libfmt-dev, libcli11-dev, catch2,
-librapidcheck-dev. ccache is used if it is there.
+librapidcheck-dev, and for the label distributed libgloo-dev. ccache is used if it is there.
 LibTorch: the one named by CMAKE_PREFIX_PATH, Torch_DIR or ROOT_OPTIM_TORCH_ROOT (a CUDA wheel on a
 machine without the CUDA toolkit), else the system's, else the one in .deps/, else the CPU wheel
 $torch_wheel_version is installed there.
@@ -42,7 +42,7 @@ done
 targets=()  # none: everything
 for label in ${labels[@]+"${labels[@]}"}; do
   case $label in
-    unit | property | golden | convergence) targets+=("${label}_tests") ;;
+    unit | property | golden | convergence | distributed) targets+=("${label}_tests") ;;
     slow) targets+=(convergence_tests) ;;
     compile) targets+=(compile_tests) ;;
     consumers) targets+=(root_optim_package) ;;
@@ -52,6 +52,7 @@ done
 
 phase "Set-up"
 set_up_build CLI11 Catch2 rapidcheck
+set_up_gloo
 
 phase "Configuring"
 configure dev

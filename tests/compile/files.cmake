@@ -14,8 +14,8 @@ endfunction()
 
 file(GLOB_RECURSE on_disk RELATIVE ${ROOT} ${ROOT}/include/*)
 
-# Headers that the umbrella reaches, directly or through another.
-set(reached include/root_optim/root_optim.hpp)
+# Headers that the umbrella reaches, directly or through another; or distributed.hpp, which needs c10d.
+set(reached include/root_optim/root_optim.hpp include/root_optim/distributed.hpp)
 set(to_read ${reached})
 while(to_read)
   list(POP_FRONT to_read header)

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// Optimizers that several processes share, over LibTorch's c10d. Not a part of root_optim.hpp: it needs a
+// LibTorch with c10d.
+#pragma once
+
+#include <root_optim/distributed/distribute.hpp>
+#include <root_optim/distributed/gradient_reducer.hpp>
+#include <root_optim/distributed/options.hpp>
