@@ -24,17 +24,21 @@ inline constexpr double weight_decay = 0.1;
 
 /// Matrices -> orthogonalized; embeddings, norms and the output head -> AdamW. Query, key and value
 /// share one tensor but are three matrices.
-template <class Optimizer, class Options>
-std::unique_ptr<torch::optim::Optimizer> orthogonalized(const torch::nn::Module& model,
-                                                        const Options& options) {
-  const auto table = root_optim::route(model, options, [](root_optim::RoutingEntry& entry) {
+template <class Options>
+auto routed(const torch::nn::Module& model, const Options& options) {
+  return root_optim::route(model, options, [](root_optim::RoutingEntry& entry) {
     const std::string qkv = "qkv.weight";
     if (entry.name.size() >= qkv.size() &&
         entry.name.compare(entry.name.size() - qkv.size(), qkv.size(), qkv) == 0) {
       entry.layout.split_rows(3);
     }
   });
-  return std::make_unique<Optimizer>(table.groups(), options);
+}
+
+template <class Optimizer, class Options>
+std::unique_ptr<torch::optim::Optimizer> orthogonalized(const torch::nn::Module& model,
+                                                        const Options& options) {
+  return std::make_unique<Optimizer>(routed(model, options).groups(), options);
 }
 
 /// "adamw", "muon" or "root".

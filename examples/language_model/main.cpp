@@ -12,10 +12,8 @@
 #include <torch/utils.h>  // manual_seed
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "../common/comparison.hpp"
 #include "../data/text.hpp"
@@ -23,29 +21,13 @@
 #include "options.hpp"
 #include "sampling.hpp"
 #include "task.hpp"
-
-/// Where the LibTorch headers are, the default text; the build sets it.
-#ifndef LANGUAGE_MODEL_TEXT_DIR
-#define LANGUAGE_MODEL_TEXT_DIR ""
-#endif
+#include "text_source.hpp"
 
 namespace language_model {
 namespace {
 
-std::string read_text(const Options& options) {
-  if (!options.text.empty()) return read_file(options.text);
-  std::vector<fs::path> directories(options.text_dirs.begin(), options.text_dirs.end());
-  if (directories.empty()) {
-    const fs::path include = LANGUAGE_MODEL_TEXT_DIR;
-    TORCH_CHECK(fs::is_directory(include / "c10"), "no LibTorch headers in \"", include.string(),
-                "\" to learn from: give a text with --text FILE or --text-dir DIR");
-    directories = {include / "ATen", include / "c10", include / "torch"};
-  }
-  return read_directories(directories);
-}
-
 void run(const Options& options) {
-  const Corpus corpus = split_text(read_text(options), options.run.seed);
+  const Corpus corpus = split_text(read_text(options.text, options.text_dirs), options.run.seed);
   const GptOptions& shape = options.model;
   const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
 

@@ -25,6 +25,27 @@ struct Options {
   std::string dtype = "float32";  ///< of the parameters: "float32" or "bfloat16"
 };
 
+/// Adds the model's shape to a command line, with the values in `model` as defaults.
+inline void add_model_options(CLI::App& app, GptOptions& model) {
+  const std::string group = "Model";
+  app.add_option("--width", model.width, "Size of the residual stream")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--layers", model.layers, "Transformer blocks")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--heads", model.heads, "Attention heads; must divide the width")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--context", model.context, "Bytes that the model looks at")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group(group);
+}
+
 /// Ends the program for --help and for a command line that is not understood.
 inline Options parse_options(int argc, char** argv) {
   Options o;
@@ -37,7 +58,6 @@ inline Options parse_options(int argc, char** argv) {
       "Trains a byte-level GPT on text with ROOT, or with several optimizers from the same\n"
       "initial weights and on the same batches, and writes DIR/losses.csv."};
   app.name("language_model");
-  const auto positive = CLI::PositiveNumber;
 
   const std::string text = "Text";
   app.add_option("--text", o.text, "Text to learn (default: the LibTorch headers, a code model)")
@@ -57,27 +77,11 @@ inline Options parse_options(int argc, char** argv) {
       ->capture_default_str()
       ->group(text);
 
-  const std::string model = "Model";
-  app.add_option("--width", o.model.width, "Size of the residual stream")
-      ->check(positive)
-      ->capture_default_str()
-      ->group(model);
-  app.add_option("--layers", o.model.layers, "Transformer blocks")
-      ->check(positive)
-      ->capture_default_str()
-      ->group(model);
-  app.add_option("--heads", o.model.heads, "Attention heads; must divide the width")
-      ->check(positive)
-      ->capture_default_str()
-      ->group(model);
-  app.add_option("--context", o.model.context, "Bytes that the model looks at")
-      ->check(positive)
-      ->capture_default_str()
-      ->group(model);
+  add_model_options(app, o.model);
   app.add_option("--dtype", o.dtype, "Of the parameters")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str()
-      ->group(model);
+      ->group("Model");
 
   examples::add_run_options(app, o.run, "Windows of --context bytes");
   examples::parse_or_exit(app, o.run, argc, argv);
