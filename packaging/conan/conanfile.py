@@ -4,9 +4,8 @@ import os
 import re
 
 from conan import ConanFile
-from conan.errors import ConanInvalidConfiguration
 from conan.tools.build import check_min_cppstd
-from conan.tools.cmake import CMake, CMakeDeps, CMakeToolchain, cmake_layout
+from conan.tools.cmake import CMake, CMakeToolchain, cmake_layout
 from conan.tools.files import copy, load
 
 required_conan_version = ">=2.4"
@@ -18,6 +17,7 @@ class RootOptim(ConanFile):
     license = "MIT"
     topics = ("optimizer", "libtorch", "header-only")
     settings = "os", "arch", "compiler", "build_type"
+    # No requirements: LibTorch is the system's, or a wheel, and CMake finds it.
     # root_optim::compiled as well: a binary, which fits the LibTorch that CMake found for it alone.
     options = {"compiled": [True, False]}
     default_options = {"compiled": False}
@@ -37,27 +37,17 @@ class RootOptim(ConanFile):
     def configure(self):
         self.package_type = "static-library" if self.options.compiled else "header-library"
 
-    def requirements(self):
-        # Header-only, as the library uses it. LibTorch is no requirement: it is the system's, or a
-        # wheel, and CMake finds it.
-        self.requires("fmt/[>=9]", transitive_headers=True, options={"header_only": True})
-
     def package_id(self):
         if not self.info.options.compiled:
             self.info.clear()
 
     def validate(self):
         check_min_cppstd(self, 17)
-        if "fmt" in self.dependencies and not self.dependencies["fmt"].options.header_only:
-            raise ConanInvalidConfiguration(
-                "root_optim needs fmt header-only: LibTorch's wheels carry newer fmt headers, which do "
-                "not match a compiled one. Set fmt/*:header_only=True")
 
     def layout(self):
         cmake_layout(self)
 
     def generate(self):
-        CMakeDeps(self).generate()
         toolchain = CMakeToolchain(self)
         for programs in ("TESTING", "EXAMPLES", "BENCHMARKS"):
             toolchain.cache_variables["ROOT_OPTIM_BUILD_" + programs] = False

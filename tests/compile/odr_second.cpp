@@ -4,7 +4,6 @@
 // See odr_first.cpp. This one: C++20 with every warning an error, LibTorch's umbrella first, then the
 // macros that other libraries are known for, then every header by itself, shuffled.
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <torch/torch.h>
 #include <unistd.h>
 

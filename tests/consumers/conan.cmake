@@ -3,7 +3,7 @@
 #
 # cmake -D RECIPE=<packaging/conan> -D WORK=<a folder of its own> -D GENERATOR=… -D TOOLCHAIN=<a file
 # that sets the build's own variables> -D COMPILED=<True or False> -P conan.cmake: creates and tests the
-# package as README shows it, in a home of its own and with the system's fmt, so that nothing is downloaded.
+# package as README shows it, in a home of its own.
 cmake_minimum_required(VERSION 3.24)
 
 find_program(conan NAMES conan NO_CACHE)
@@ -16,7 +16,7 @@ file(REMOVE_RECURSE ${WORK})
 set(ENV{CONAN_HOME} ${WORK}/home)
 execute_process(COMMAND ${conan} profile detect COMMAND_ERROR_IS_FATAL ANY)
 execute_process(
-  COMMAND ${conan} create ${RECIPE} --no-remote -o "root_optim/*:compiled=${COMPILED}" -pr default -pr ${RECIPE}/system_fmt.profile
+  COMMAND ${conan} create ${RECIPE} --no-remote -o "root_optim/*:compiled=${COMPILED}"
     -c "tools.cmake.cmaketoolchain:generator=${GENERATOR}"
     -c "tools.cmake.cmaketoolchain:user_toolchain=['${TOOLCHAIN}']"
     -c "tools.cmake.cmake_layout:test_folder=${WORK}/test"
