@@ -130,14 +130,14 @@ void validate_policy_for(const P& policy, int64_t rows, int64_t cols, const at::
 }
 
 template <class P>
-Fields policy_fields(const P& policy) {
+ROOT_OPTIM_COLD Fields policy_fields(const P& policy) {
   Fields fields;
   if constexpr (has_serialize<P>::value) policy.serialize(fields);
   return fields;
 }
 
 template <class P>
-P policy_from_fields(const Fields& fields) {
+ROOT_OPTIM_COLD P policy_from_fields(const Fields& fields) {
   P policy{};
   if constexpr (has_serialize<P>::value) policy.deserialize(fields);
   validate_policy(policy);

@@ -26,7 +26,7 @@ void check_enum(const char* who, const char* what, Enum value, Enum last) {
 
 void check_compute_dtype(const std::optional<at::ScalarType>& dtype, const char* who);
 
-inline std::string dtype_name(const std::optional<at::ScalarType>& dtype) {
+ROOT_OPTIM_COLD inline std::string dtype_name(const std::optional<at::ScalarType>& dtype) {
   return dtype ? c10::toString(*dtype) : "auto";
 }
 

@@ -6,7 +6,9 @@
 // table to read, and whoever knows better overrides it (docs/routing.md).
 #pragma once
 
+#include <array>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <root_optim/parameters/rule.hpp>
@@ -17,10 +19,10 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// One row of `name_table`. It applies to a name that has one of `words`.
 struct NameRow {
-  std::string kind;                ///< what the routing table calls it: "position"
-  Rule rule;                       ///< AdamW, or Orthogonalized where the shape allows it
-  bool last_word;                  ///< whether only the last word of the name counts
-  std::vector<std::string> words;  ///< in lower case; a star at an end stands for any letters
+  std::string_view kind;   ///< what the routing table calls it: "position"
+  Rule rule;               ///< AdamW, or Orthogonalized where the shape allows it
+  bool last_word;          ///< whether only the last word of the name counts
+  std::string_view words;  ///< in lower case, by spaces; a star at an end stands for any letters
 };
 
 /// Which names say what; the first row that applies decides.
@@ -32,7 +34,7 @@ struct NameRow {
 ///
 /// Source: the names that timm, Mamba, Megatron-LM, torchtitan and x-transformers give to parameters of
 /// their own, and those that they exclude from weight decay or from Muon.
-const std::vector<NameRow>& name_table();
+const std::array<NameRow, 11>& name_table();
 
 namespace detail {
 
@@ -40,7 +42,7 @@ namespace detail {
 std::vector<std::string> words_of(const std::string& name);
 
 /// "pos" is itself, "position*" starts so, "*norm" ends so, "*embed*" has it anywhere.
-bool matches(const std::string& word, const std::string& pattern);
+bool matches(std::string_view word, std::string_view pattern);
 
 /// The row of `name_table` that applies; nullptr if the name says nothing.
 const NameRow* find_name_row(const std::string& name);

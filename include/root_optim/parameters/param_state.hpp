@@ -71,7 +71,7 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   at::Tensor& slot(const char* name);
 
   /// A copy with tensors of its own; copies made otherwise share them, as copies of tensors do.
-  std::unique_ptr<torch::optim::OptimizerParamState> clone() const override {
+  ROOT_OPTIM_COLD std::unique_ptr<torch::optim::OptimizerParamState> clone() const override {
     auto copy = std::make_unique<ParamState>(*this);
     for (const Slot& slot : slot_list()) {
       at::Tensor& tensor = (*copy).*slot.tensor;

@@ -85,12 +85,16 @@ struct Registration {
   std::string key;                  // in the module
   at::Tensor parameter;
 
-  std::string name() const { return path.empty() ? key : path + "." + key; }
+  ROOT_OPTIM_COLD std::string name() const { return path.empty() ? key : path + "." + key; }
 
-  std::string module_name() const { return path.substr(path.rfind('.') + 1); }  // npos + 1 == 0
+  ROOT_OPTIM_COLD std::string module_name() const {
+    return path.substr(path.rfind('.') + 1);
+  }  // npos + 1 == 0
 
   /// What the user called it: "weight" says nothing, the module's name does.
-  std::string given_name() const { return key == "weight" && !path.empty() ? module_name() : key; }
+  ROOT_OPTIM_COLD std::string given_name() const {
+    return key == "weight" && !path.empty() ? module_name() : key;
+  }
 };
 
 /// Adds a registration, but for those of undefined tensors and of dtypes that cannot be trained.

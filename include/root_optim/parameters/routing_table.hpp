@@ -151,7 +151,7 @@ inline constexpr NoDecayOnNormsAndBiases no_decay_on_norms_and_biases{};
 namespace detail {
 
 template <class Options>
-void check_routable(const Options& options, const std::string& what) {
+ROOT_OPTIM_COLD void check_routable(const Options& options, const std::string& what) {
   options.validate();
   TORCH_CHECK(
       options.rule() == Rule::Auto && options.layout() == MatrixLayout() && options.names().empty(),
@@ -162,8 +162,8 @@ void check_routable(const Options& options, const std::string& what) {
 /// The table that `entries_by` makes of an override of entries.
 /// @param change takes an entry, or an entry and its own copy of the options.
 template <class Options, class Override, class EntriesBy>
-RoutingTable<Options> make_table(const Options& options, const Override& change,
-                                 const EntriesBy& entries_by) {
+ROOT_OPTIM_COLD RoutingTable<Options> make_table(const Options& options, const Override& change,
+                                                 const EntriesBy& entries_by) {
   check_routable(options,
                  "options without rule, layout and names, which it sets per parameter (use the "
                  "override)");
@@ -229,9 +229,9 @@ using RequireNamedTensors = std::enable_if_t<!std::is_base_of_v<torch::nn::Modul
 ///                    nothing, or the options are out of range.
 /// Example: tests/unit/parameters/test_param_groups.cpp
 template <class Options, class Override = RoutingOverride>
-RoutingTable<Options> route(const torch::nn::Module& module, const Options& options,
-                            const Override& override_entry = {},
-                            const RoutingOptions& routing = {}) {
+ROOT_OPTIM_COLD RoutingTable<Options> route(const torch::nn::Module& module, const Options& options,
+                                            const Override& override_entry = {},
+                                            const RoutingOptions& routing = {}) {
   return detail::make_table(options, override_entry, [&](const RoutingOverride& change) {
     return detail::route_entries(module, change, routing);
   });
@@ -246,9 +246,9 @@ RoutingTable<Options> route(const torch::nn::Module& module, const Options& opti
 /// @throws c10::Error as above, and for a name that occurs twice.
 template <class Range, class Options, class Override = RoutingOverride,
           class = detail::RequireNamedTensors<Range>>
-RoutingTable<Options> route(const Range& parameters, const Options& options,
-                            const Override& override_entry = {},
-                            const RoutingOptions& routing = {}) {
+ROOT_OPTIM_COLD RoutingTable<Options> route(const Range& parameters, const Options& options,
+                                            const Override& override_entry = {},
+                                            const RoutingOptions& routing = {}) {
   return detail::make_table(options, override_entry, [&](const RoutingOverride& change) {
     return detail::route_entries(detail::list_registrations(parameters), change, routing);
   });
@@ -257,20 +257,18 @@ RoutingTable<Options> route(const Range& parameters, const Options& options,
 /// The groups of `route`, to construct an optimizer with: `Root optimizer(param_groups(*model,
 /// options))`. Same parameters and errors.
 template <class Options, class Override = RoutingOverride>
-std::vector<torch::optim::OptimizerParamGroup> param_groups(const torch::nn::Module& module,
-                                                            const Options& options,
-                                                            const Override& override_entry = {},
-                                                            const RoutingOptions& routing = {}) {
+ROOT_OPTIM_COLD std::vector<torch::optim::OptimizerParamGroup> param_groups(
+    const torch::nn::Module& module, const Options& options, const Override& override_entry = {},
+    const RoutingOptions& routing = {}) {
   return route(module, options, override_entry, routing).groups();
 }
 
 /// The same for a list of names and tensors: `param_groups(scripted.named_parameters(), options)`.
 template <class Range, class Options, class Override = RoutingOverride,
           class = detail::RequireNamedTensors<Range>>
-std::vector<torch::optim::OptimizerParamGroup> param_groups(const Range& parameters,
-                                                            const Options& options,
-                                                            const Override& override_entry = {},
-                                                            const RoutingOptions& routing = {}) {
+ROOT_OPTIM_COLD std::vector<torch::optim::OptimizerParamGroup> param_groups(
+    const Range& parameters, const Options& options, const Override& override_entry = {},
+    const RoutingOptions& routing = {}) {
   return route(parameters, options, override_entry, routing).groups();
 }
 

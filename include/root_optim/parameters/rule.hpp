@@ -19,7 +19,7 @@ enum class Rule {
 };
 
 /// "auto", "orthogonalized" or "adamw".
-inline std::string to_string(Rule rule) {
+ROOT_OPTIM_COLD inline std::string to_string(Rule rule) {
   switch (rule) {
     case Rule::Auto:
       return "auto";

@@ -25,7 +25,7 @@ using Words = std::vector<std::string>;
 /// The kind of the row that applies; "" if none does.
 std::string kind_of(const std::string& name) {
   const NameRow* row = find_name_row(name);
-  return row == nullptr ? "" : row->kind;
+  return row == nullptr ? "" : std::string(row->kind);
 }
 }  // namespace
 
@@ -118,11 +118,11 @@ TEST_CASE("docs/routing.md shows the name table as it is", "[names]") {
   text << file.rdbuf();
   size_t at = 0;  // in this order
   for (const NameRow& row : root_optim::name_table()) {
-    std::string line = "| " + row.kind + " | " + to_string(row.rule) + " | " +
-                       (row.last_word ? "the last word is" : "a word is") + " ";
-    for (const std::string& word : row.words) {
-      line += (&word == &row.words.front() ? "`" : ", `") + word + "`";
-    }
+    std::string line = "| " + std::string(row.kind) + " | " + to_string(row.rule) + " | " +
+                       (row.last_word ? "the last word is" : "a word is");
+    std::istringstream words{std::string(row.words)};
+    const char* before = " `";
+    for (std::string word; words >> word; before = ", `") line += before + word + "`";
     CAPTURE(line);
     at = text.str().find(line + " |", at);
     REQUIRE(at != std::string::npos);

@@ -52,8 +52,8 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t read_integer(torch::serialize::InputAr
   return value.toInt();
 }
 
-ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t format,
-                                      const GateState& gate) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE int64_t checksum_of(const Checkpoint& checkpoint, int64_t format,
+                                                      const GateState& gate) {
   Checksum sum;
   if (format >= 5) sum.add(format);  // one flipped bit, and it would be read as an older one
   sum.add(static_cast<int64_t>(checkpoint.size()));

@@ -40,7 +40,7 @@ class Checksum {
     std::memcpy(bytes, &value, sizeof(T));
     text_.append(bytes, sizeof(T));
   }
-  void add(const std::string& value) {
+  ROOT_OPTIM_COLD void add(const std::string& value) {
     add(static_cast<int64_t>(value.size()));
     text_ += value;
   }
@@ -49,7 +49,7 @@ class Checksum {
     add(static_cast<int64_t>(values.size()));
     for (const T& value : values) add(value);
   }
-  void add(const Fields& fields) {
+  ROOT_OPTIM_COLD void add(const Fields& fields) {
     add(static_cast<int64_t>(fields.values().size()));
     for (const auto& [key, value] : fields.values()) {
       add(key);
@@ -58,7 +58,7 @@ class Checksum {
     }
   }
   /// Whether there is one, its dtype, its shape and its bits.
-  void add(const at::Tensor& tensor) {
+  ROOT_OPTIM_COLD void add(const at::Tensor& tensor) {
     add(tensor.defined());
     if (!tensor.defined()) return;
     const at::Tensor values = tensor.detach().cpu().contiguous();
@@ -81,12 +81,12 @@ inline constexpr size_t zip_end_size = 22;
 inline constexpr char digest_prefix[] = "root_optim crc64 ";
 inline constexpr size_t digest_size = sizeof(digest_prefix) - 1 + 16;
 
-inline std::string digest_of(const char* bytes, size_t size) {
+ROOT_OPTIM_COLD inline std::string digest_of(const char* bytes, size_t size) {
   return digest_prefix + hex_digits(crc64(bytes, size));
 }
 
 /// Whether a zip file whose comment has `comment` bytes ends where `bytes` end.
-inline bool ends_as_zip(const std::string& bytes, size_t comment) {
+ROOT_OPTIM_COLD inline bool ends_as_zip(const std::string& bytes, size_t comment) {
   if (bytes.size() < zip_end_size + comment) return false;
   const char* end = bytes.data() + bytes.size() - comment - zip_end_size;
   return std::memcmp(end, "PK\x05\x06", 4) == 0 && static_cast<unsigned char>(end[20]) == comment &&
@@ -94,7 +94,7 @@ inline bool ends_as_zip(const std::string& bytes, size_t comment) {
 }
 
 /// Appends the digest to an archive as LibTorch writes it.
-inline void append_digest(std::string& bytes) {
+ROOT_OPTIM_COLD inline void append_digest(std::string& bytes) {
   TORCH_CHECK(ends_as_zip(bytes, 0),
               "root_optim::save: expected LibTorch to write a zip archive "
               "without a comment, got something else");
@@ -104,7 +104,7 @@ inline void append_digest(std::string& bytes) {
 
 /// Refuses bytes that are neither an archive with a good digest nor a complete one without, as
 /// torch::save writes it.
-inline void check_digest(const std::string& bytes) {
+ROOT_OPTIM_COLD inline void check_digest(const std::string& bytes) {
   TORCH_CHECK(!bytes.empty(), "root_optim::load: expected a checkpoint, got an empty file");
   if (ends_as_zip(bytes, 0)) return;
   TORCH_CHECK(ends_as_zip(bytes, digest_size), "root_optim::load: expected a checkpoint, got ",

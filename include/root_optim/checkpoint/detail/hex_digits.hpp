@@ -15,7 +15,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// All 16 digits.
-inline std::string hex_digits(uint64_t value) {
+ROOT_OPTIM_COLD inline std::string hex_digits(uint64_t value) {
   std::string digits(16, '0');
   for (size_t i = digits.size(); i-- > 0; value >>= 4) digits[i] = "0123456789abcdef"[value & 15];
   return digits;

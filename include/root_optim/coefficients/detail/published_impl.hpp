@@ -21,7 +21,7 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE CoefficientSet CoefficientSet::you() {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE CoefficientSet CoefficientSet::you() {
   return CoefficientSet("you", {{4.0848, -6.8946, 2.9270},
                                 {3.9505, -6.3029, 2.6377},
                                 {3.7418, -5.5913, 2.3037},
@@ -51,7 +51,7 @@ ROOT_OPTIM_INLINE CoefficientSet CoefficientSet::per_step(Quintics triples, std:
   return CoefficientSet(std::move(name), std::move(triples));
 }
 
-ROOT_OPTIM_INLINE CoefficientSet CoefficientSet::named(const std::string& name) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE CoefficientSet CoefficientSet::named(const std::string& name) {
   if (name == "jordan") return jordan();
   if (name == "you") return you();
   if (name == "polar_express") return polar_express();
@@ -73,7 +73,7 @@ ROOT_OPTIM_INLINE Quintics CoefficientSet::quintics(int64_t rows, int64_t cols,
   return schedule;
 }
 
-ROOT_OPTIM_INLINE void CoefficientSet::serialize(Fields& out) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientSet::serialize(Fields& out) const {
   std::vector<double> flat;
   flat.reserve(3 * triples_.size());
   for (const Quintic& p : triples_) flat.insert(flat.end(), {p.a, p.b, p.c});
@@ -81,7 +81,7 @@ ROOT_OPTIM_INLINE void CoefficientSet::serialize(Fields& out) const {
   out.set("coefficients.triples", std::move(flat));
 }
 
-ROOT_OPTIM_INLINE void CoefficientSet::deserialize(const Fields& in) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void CoefficientSet::deserialize(const Fields& in) {
   const auto& name = in.get<std::string>("coefficients.name");
   const auto& flat = in.get<std::vector<double>>("coefficients.triples");
   TORCH_CHECK(flat.size() % 3 == 0 && (!flat.empty() || name == "root_paper"),

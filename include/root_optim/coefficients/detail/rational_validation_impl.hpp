@@ -45,7 +45,7 @@ struct Slopes {
   double least, largest;
 };
 
-inline Slopes slopes_of(const RationalStage& f, double from, double to) {
+ROOT_OPTIM_COLD inline Slopes slopes_of(const RationalStage& f, double from, double to) {
   Slopes s{f.constant, f.constant};
   const double y0 = from * from, y1 = to * to;
   for (size_t j = 0; j < f.poles.size(); ++j) {
@@ -64,7 +64,8 @@ struct Extreme {
   double value, at;
 };
 
-inline Extreme extreme_of(const RationalStage& f, double from, double to, double sign) {
+ROOT_OPTIM_COLD inline Extreme extreme_of(const RationalStage& f, double from, double to,
+                                          double sign) {
   Extreme best{sign * evaluate(f, to), to};
   const auto meet = [&](double x) {
     const double value = sign * evaluate(f, x);
@@ -98,7 +99,8 @@ inline Extreme extreme_of(const RationalStage& f, double from, double to, double
 ///
 /// √c (R + cI)⁻¹X is computed with an error of up to 1e-7 ‖R‖₂/c in float32, in the first stage, where ‖R‖_F = 1, of
 /// 4e-8/c (measured: see `smallest_pole`), so that the stage's is Σ_j a_j/√c_j of that.
-inline double rounding_of(const RationalStage& f, double norm, bool first, Precision precision) {
+ROOT_OPTIM_COLD inline double rounding_of(const RationalStage& f, double norm, bool first,
+                                          Precision precision) {
   const double unit = (first ? 4e-8 : 1e-7) * (precision == Precision::Float64 ? 0x1p-29 : 1);
   double sum = 0;
   for (size_t j = 0; j < f.poles.size(); ++j) {
@@ -108,7 +110,7 @@ inline double rounding_of(const RationalStage& f, double norm, bool first, Preci
 }
 
 /// What is wrong with a stage by itself; empty if nothing.
-inline std::string problem_of(const RationalStage& f) {
+ROOT_OPTIM_COLD inline std::string problem_of(const RationalStage& f) {
   if (f.weights.size() != f.poles.size()) return "it needs a weight for every pole";
   if (f.poles.empty() || f.poles.size() > most_poles) return "it needs 1 to 16 poles";
   const auto usable = [](double v) { return is_finite(v) && v >= 0 && v <= 1e8; };
@@ -123,7 +125,7 @@ inline std::string problem_of(const RationalStage& f) {
   return "";
 }
 
-inline std::string rational_text(double value) {
+ROOT_OPTIM_COLD inline std::string rational_text(double value) {
   std::ostringstream out;
   out.precision(6);
   out << value;
@@ -132,8 +134,8 @@ inline std::string rational_text(double value) {
 
 }  // namespace detail
 
-ROOT_OPTIM_INLINE RationalReport validate_rational(const RationalStages& schedule,
-                                                   const RationalValidationOptions& options) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE RationalReport
+validate_rational(const RationalStages& schedule, const RationalValidationOptions& options) {
   RationalReport report;
   const auto fail = [&](size_t stage, std::string reason) {
     report.valid = false;
@@ -196,9 +198,9 @@ ROOT_OPTIM_INLINE RationalReport validate_rational(const RationalStages& schedul
   return report;
 }
 
-ROOT_OPTIM_INLINE void check_rational(const RationalStages& schedule,
-                                      const RationalValidationOptions& options,
-                                      const std::string& who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_rational(const RationalStages& schedule,
+                                                      const RationalValidationOptions& options,
+                                                      const std::string& who) {
   const RationalReport report = validate_rational(schedule, options);
   TORCH_CHECK(report.valid, "root_optim::", who,
               ": expected a rational schedule that is safe for every matrix, "

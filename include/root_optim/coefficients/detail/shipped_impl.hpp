@@ -30,7 +30,7 @@ ROOT_OPTIM_INLINE Quintics shipped_quintics(int64_t steps, Precision precision) 
   return {first, first + steps};
 }
 
-ROOT_OPTIM_INLINE std::vector<HeavyTail> momentum_families() {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<HeavyTail> momentum_families() {
   std::vector<HeavyTail> families;
   for (const auto& [median, condition] : detail::shipped_families) {
     families.push_back({median, condition});

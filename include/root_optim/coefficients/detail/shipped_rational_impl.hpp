@@ -72,8 +72,8 @@ ROOT_OPTIM_INLINE RationalStages shipped_rational(int64_t rows, int64_t cols, Ra
   return detail::stages_of(shapes.plans[index]);
 }
 
-ROOT_OPTIM_INLINE ShippedRationalError shipped_rational_error(int64_t rows, int64_t cols,
-                                                              const std::vector<int64_t>& poles) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE ShippedRationalError
+shipped_rational_error(int64_t rows, int64_t cols, const std::vector<int64_t>& poles) {
   const detail::ShippedRationalClass& shapes = detail::shipped_class_of(rows, cols);
   const detail::ShippedPlan& plan = detail::shipped_plan_of(shapes, poles);
   return {plan.training, plan.held_out, shapes.muon_training, shapes.muon_held_out};

@@ -24,7 +24,7 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-ROOT_OPTIM_INLINE std::string problem_of(const Spectrum& spectrum) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string problem_of(const Spectrum& spectrum) {
   if (spectrum.sigma.size() != spectrum.weight.size()) return "a weight for every sigma";
   double sum = 0;
   for (size_t i = 0; i < spectrum.sigma.size(); ++i) {
@@ -37,7 +37,7 @@ ROOT_OPTIM_INLINE std::string problem_of(const Spectrum& spectrum) {
   return "";
 }
 
-ROOT_OPTIM_INLINE void check_spectrum(const Spectrum& spectrum, const char* who) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_spectrum(const Spectrum& spectrum, const char* who) {
   const std::string problem = spectrum.sigma.empty() ? "nodes" : problem_of(spectrum);
   TORCH_CHECK(problem.empty(), "root_optim::", who, ": expected a spectrum with ", problem,
               ", got another with ", spectrum.sigma.size(), " nodes and ", spectrum.weight.size(),

@@ -16,6 +16,7 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -106,7 +107,7 @@ struct TableReader {
   int64_t line;
   std::vector<std::string> fields;
 
-  void expect(bool condition, const std::string& what) const {
+  ROOT_OPTIM_COLD void expect(bool condition, std::string_view what) const {
     if (condition) return;
     std::string got;
     for (const std::string& field : fields) got += (got.empty() ? "" : " ") + field;
@@ -115,7 +116,7 @@ struct TableReader {
   }
 
   /// The next line that holds anything; false at the end.
-  bool next() {
+  ROOT_OPTIM_COLD bool next() {
     std::string text;
     while (std::getline(in, text)) {
       ++line;
@@ -130,7 +131,7 @@ struct TableReader {
   }
 
   template <class T>
-  T number(size_t field, const std::string& what) const {
+  ROOT_OPTIM_COLD T number(size_t field, std::string_view what) const {
     std::istringstream text(fields[field]);
     text.imbue(std::locale::classic());
     T value{};
@@ -140,7 +141,7 @@ struct TableReader {
   }
 
   /// The numbers of the line that begins with `name`.
-  std::vector<double> numbers(const std::string& name) const {
+  ROOT_OPTIM_COLD std::vector<double> numbers(const std::string& name) const {
     expect(fields.size() > 1 && fields[0] == name, "'" + name + "' and numbers");
     std::vector<double> values;
     for (size_t i = 1; i < fields.size(); ++i) values.push_back(number<double>(i, "a number"));
@@ -148,7 +149,7 @@ struct TableReader {
   }
 
   /// The entry that begins at the current line.
-  TableEntry entry() {
+  ROOT_OPTIM_COLD TableEntry entry() {
     const int64_t first = line;
     const char* form =
         "'entry <smaller side> <larger side> float32|bfloat16 auto|direct|gram|rational <origin>'";
@@ -212,7 +213,7 @@ struct TableReader {
   }
 
   /// The stage of the current line.
-  RationalStage stage() const {
+  ROOT_OPTIM_COLD RationalStage stage() const {
     const std::vector<double> values = numbers("stage");
     expect(values.size() % 2 == 1, "'stage', a₀, and every weight with its pole");
     RationalStage stage;

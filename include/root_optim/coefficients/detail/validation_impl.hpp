@@ -143,7 +143,7 @@ ROOT_OPTIM_INLINE Range range_of(const Quintic& p, double from, double end) {
   return r;
 }
 
-inline std::string format_sigma(double value) {
+ROOT_OPTIM_COLD inline std::string format_sigma(double value) {
   std::ostringstream out;
   out.precision(6);
   out << value;

@@ -27,7 +27,8 @@ ROOT_OPTIM_INLINE void check_compute_dtype(const std::optional<at::ScalarType>& 
               c10::toString(*dtype));
 }
 
-ROOT_OPTIM_INLINE std::optional<at::ScalarType> dtype_from_name(const std::string& name) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::optional<at::ScalarType> dtype_from_name(
+    const std::string& name) {
   if (name == "auto") return std::nullopt;
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     if (name == c10::toString(dtype)) return dtype;

@@ -75,14 +75,14 @@ ROOT_OPTIM_INLINE void SoftThreshold::validate() const {
               "root_optim::SoftThreshold: expected a floor from 0 to 3.4e38, got ", floor_);
 }
 
-ROOT_OPTIM_INLINE void SoftThreshold::serialize(Fields& out) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void SoftThreshold::serialize(Fields& out) const {
   out.set("mode", static_cast<int64_t>(mode_));
   out.set("value", value_);
   out.set("floor", floor_);
   out.set("passes", passes_);
 }
 
-ROOT_OPTIM_INLINE void SoftThreshold::deserialize(const Fields& in) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void SoftThreshold::deserialize(const Fields& in) {
   mode_ = in.get_enum("mode", Mode::Scaled);
   value_ = in.get<double>("value");
   floor_ = in.get<double>("floor");

@@ -97,7 +97,7 @@ template <class T>
 struct is_optional<std::optional<T>> : std::true_type {};
 
 template <class T>
-void store(Fields& out, const char* name, const T& value) {
+ROOT_OPTIM_COLD void store(Fields& out, const char* name, const T& value) {
   if constexpr (std::is_enum_v<T>) {
     out.set(name, static_cast<int64_t>(value));
   } else if constexpr (std::is_same_v<T, std::tuple<double, double>>) {
@@ -119,7 +119,7 @@ void store(Fields& out, const char* name, const T& value) {
 
 /// The inverse of `store`; ranges are checked afterwards, but for enumerators.
 template <class T, class Range>
-void read(const Fields& in, const char* name, T& value, const Range& range) {
+ROOT_OPTIM_COLD void read(const Fields& in, const char* name, T& value, const Range& range) {
   if constexpr (std::is_enum_v<T>) {
     value = in.get_enum(name, range.last);
   } else if constexpr (std::is_same_v<T, std::tuple<double, double>>) {

@@ -64,7 +64,7 @@ ROOT_OPTIM_COLD Checkpoint to_checkpoint(const Groups& groups, const StateMap& s
 }
 
 /// A gate as checkpoints keep it: on the CPU.
-inline GateState stored_gate(const GateState& gate) {
+ROOT_OPTIM_COLD inline GateState stored_gate(const GateState& gate) {
   if (!gate.norms.defined()) return {};
   return {gate.norms.cpu(), gate.run.cpu(), gate.strikes.cpu()};
 }
@@ -96,7 +96,7 @@ struct has_to_string<T, std::void_t<decltype(to_string(std::declval<const T&>())
 
 /// An option as a message shows it.
 template <class T>
-std::string text_of(const T& value) {
+ROOT_OPTIM_COLD std::string text_of(const T& value) {
   if constexpr (has_to_string<T>::value) {
     return to_string(value);
   } else if constexpr (std::is_same_v<T, bool>) {
@@ -112,7 +112,7 @@ std::string text_of(const T& value) {
 
 /// Whether two values of an option are stored alike.
 template <class T>
-bool stored_alike(const T& a, const T& b) {
+ROOT_OPTIM_COLD bool stored_alike(const T& a, const T& b) {
   Fields of_a, of_b;
   store(of_a, "value", a);
   store(of_b, "value", b);
@@ -163,7 +163,7 @@ ROOT_OPTIM_COLD Options merged(const Options& own, Options stored) {
 
 /// The options of every group of a checkpoint, brought to the present format.
 template <class Options>
-std::vector<Options> stored_options(StoredCheckpoint& stored) {
+ROOT_OPTIM_COLD std::vector<Options> stored_options(StoredCheckpoint& stored) {
   upgrade(stored.groups, stored.format);
   std::vector<Options> all;
   for (size_t g = 0; g < stored.groups.size(); ++g) {
@@ -204,7 +204,7 @@ struct Sides {
 };
 
 template <class Options>
-Sides<Options> both_sides(const Groups& groups, StoredCheckpoint& checkpoint) {
+ROOT_OPTIM_COLD Sides<Options> both_sides(const Groups& groups, StoredCheckpoint& checkpoint) {
   Sides<Options> sides{stored_options<Options>(checkpoint), {}, {}};
   GroupNames own_names, names;
   std::vector<size_t> own_params, params;
@@ -228,8 +228,8 @@ Sides<Options> both_sides(const Groups& groups, StoredCheckpoint& checkpoint) {
 /// Explains by names why two sides do not fit, if they have names: which parameters are missing and surplus,
 /// or which one is in another group because its rule or its layout is another.
 template <class Options>
-void check_by_name(const Groups& groups, const Checkpoint& checkpoint,
-                   const Sides<Options>& sides) {
+ROOT_OPTIM_COLD void check_by_name(const Groups& groups, const Checkpoint& checkpoint,
+                                   const Sides<Options>& sides) {
   if (!sides.own_places || !sides.places) return;
   check_same_names(*sides.own_places, *sides.places);
   for (const auto& [name, place] : *sides.own_places) {

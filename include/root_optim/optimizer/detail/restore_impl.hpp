@@ -87,8 +87,8 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_names(const std::vector<std::string
               names.size(), " names for ", params, " parameters");
 }
 
-ROOT_OPTIM_INLINE std::optional<Places> places_of(const GroupNames& names,
-                                                  const std::vector<size_t>& params) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::optional<Places> places_of(
+    const GroupNames& names, const std::vector<size_t>& params) {
   Places places;
   for (size_t g = 0; g < names.size(); ++g) {
     if (names[g].size() != params[g]) return std::nullopt;
@@ -99,7 +99,8 @@ ROOT_OPTIM_INLINE std::optional<Places> places_of(const GroupNames& names,
   return places;
 }
 
-ROOT_OPTIM_INLINE std::vector<std::string> only_in(const Places& a, const Places& b) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<std::string> only_in(const Places& a,
+                                                                   const Places& b) {
   std::vector<std::string> names;
   for (const auto& [name, place] : a) {
     if (b.count(name) == 0) names.push_back(name);
@@ -107,7 +108,7 @@ ROOT_OPTIM_INLINE std::vector<std::string> only_in(const Places& a, const Places
   return names;
 }
 
-ROOT_OPTIM_INLINE void check_same_names(const Places& own, const Places& stored) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void check_same_names(const Places& own, const Places& stored) {
   const std::vector<std::string> missing = only_in(own, stored), surplus = only_in(stored, own);
   if (missing.empty() && surplus.empty()) return;
   std::string got;

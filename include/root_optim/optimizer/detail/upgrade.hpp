@@ -17,7 +17,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Completes what an older format lacks.
-inline void upgrade(Checkpoint& checkpoint, int64_t format) {
+ROOT_OPTIM_COLD inline void upgrade(Checkpoint& checkpoint, int64_t format) {
   for (CheckpointGroup& group : checkpoint) {
     if (format < 2) {
       group.options.set("non_finite", static_cast<int64_t>(NonFinite::Propagate));

@@ -196,7 +196,7 @@ ROOT_OPTIM_INLINE void AdaNewton::validate() const {
               ": they are of Iteration::NewtonSchulz");
 }
 
-ROOT_OPTIM_INLINE void AdaNewton::serialize(Fields& out) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void AdaNewton::serialize(Fields& out) const {
   out.set("iteration", static_cast<int64_t>(iteration_));
   out.set("budget", budget_.value_or(0));  // 0: none
   out.set("steps", steps_ ? std::vector<int64_t>{*steps_} : std::vector<int64_t>{});
@@ -205,7 +205,7 @@ ROOT_OPTIM_INLINE void AdaNewton::serialize(Fields& out) const {
   out.set("table", table_ ? table_->to_text() : std::string());
 }
 
-ROOT_OPTIM_INLINE void AdaNewton::deserialize(const Fields& in) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void AdaNewton::deserialize(const Fields& in) {
   AdaNewton read;
   // Formats 1 to 4: Newton–Schulz alone, with a budget always.
   read.iteration_ = in.contains("iteration") ? in.get_enum("iteration", Iteration::Rational)

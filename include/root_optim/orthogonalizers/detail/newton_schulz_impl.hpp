@@ -162,7 +162,7 @@ ROOT_OPTIM_INLINE void NewtonSchulz::validate() const {
   detail::check_compute_dtype(options_.compute_dtype, "NewtonSchulz");
 }
 
-ROOT_OPTIM_INLINE void NewtonSchulz::serialize(Fields& out) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void NewtonSchulz::serialize(Fields& out) const {
   coefficients_.serialize(out);
   out.set("steps", steps_);
   out.set("normalization", static_cast<int64_t>(options_.normalization));
@@ -172,7 +172,7 @@ ROOT_OPTIM_INLINE void NewtonSchulz::serialize(Fields& out) const {
   out.set("allow_unsafe", options_.allow_unsafe);
 }
 
-ROOT_OPTIM_INLINE void NewtonSchulz::deserialize(const Fields& in) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void NewtonSchulz::deserialize(const Fields& in) {
   coefficients_.deserialize(in);
   steps_ = in.get<int64_t>("steps");
   options_.normalization = in.get_enum("normalization", Normalization::Schatten8);

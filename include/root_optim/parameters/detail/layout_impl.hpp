@@ -24,7 +24,7 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(int64_t count) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(int64_t count) {
   TORCH_CHECK(count >= 1, "root_optim::MatrixLayout::split_rows: expected a count >= 1, got ",
               count);
   count_ = count;
@@ -32,7 +32,8 @@ ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(int64_t count) {
   return *this;
 }
 
-ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(std::vector<int64_t> sizes) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(
+    std::vector<int64_t> sizes) {
   TORCH_CHECK(!sizes.empty(),
               "root_optim::MatrixLayout::split_rows: expected at least one size, got none");
   for (const int64_t size : sizes) {
@@ -44,25 +45,25 @@ ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::split_rows(std::vector<int64_t> si
   return *this;
 }
 
-ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::out_dim(int64_t dim) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::out_dim(int64_t dim) {
   TORCH_CHECK(dim >= 0, "root_optim::MatrixLayout::out_dim: expected a dimension >= 0, got ", dim);
   out_dim_ = dim;
   return *this;
 }
 
-ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::batch(bool batch) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE MatrixLayout& MatrixLayout::batch(bool batch) {
   batch_ = batch;
   return *this;
 }
 
-ROOT_OPTIM_INLINE void MatrixLayout::serialize(Fields& out) const {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void MatrixLayout::serialize(Fields& out) const {
   out.set("split_count", count_);
   out.set("split_sizes", sizes_);
   out.set("out_dim", out_dim_);
   out.set("batch", batch_);
 }
 
-ROOT_OPTIM_INLINE void MatrixLayout::deserialize(const Fields& in) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void MatrixLayout::deserialize(const Fields& in) {
   MatrixLayout read;
   read.split_rows(in.get<int64_t>("split_count"));
   if (const auto& sizes = in.get<std::vector<int64_t>>("split_sizes"); !sizes.empty()) {
@@ -72,7 +73,7 @@ ROOT_OPTIM_INLINE void MatrixLayout::deserialize(const Fields& in) {
   *this = std::move(read);
 }
 
-ROOT_OPTIM_INLINE std::string to_string(const MatrixLayout& layout) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string to_string(const MatrixLayout& layout) {
   std::string text;
   const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
   if (!layout.split_sizes().empty()) {

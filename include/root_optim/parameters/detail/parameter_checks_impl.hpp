@@ -43,7 +43,7 @@ ROOT_OPTIM_INLINE bool is_supported(at::ScalarType dtype) {
          dtype == at::kHalf;
 }
 
-ROOT_OPTIM_INLINE std::string complex_advice(at::ScalarType dtype) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::string complex_advice(at::ScalarType dtype) {
   return c10::isComplexType(dtype)
              ? "; keep the real view as the parameter, torch::view_as_real(z).detach().clone() of "
                "shape [..., 2], under Rule::AdamW, and use torch::view_as_complex(parameter) in "
@@ -110,8 +110,9 @@ ROOT_OPTIM_INLINE void check_gradient(const at::Tensor& parameter, const at::Ten
               ", got ", gradient.device(), " for ", where);
 }
 
-ROOT_OPTIM_INLINE at::Tensor converted_state(const at::Tensor& tensor, const at::Tensor& parameter,
-                                             const std::string& where) {
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE at::Tensor converted_state(const at::Tensor& tensor,
+                                                             const at::Tensor& parameter,
+                                                             const std::string& where) {
   TORCH_CHECK(
       is_supported(tensor.scalar_type()),
       "root_optim::OrthogonalizedOptimizer: expected state of a real floating-point dtype, got ",

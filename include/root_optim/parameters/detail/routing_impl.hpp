@@ -87,13 +87,13 @@ ROOT_OPTIM_COLD inline Proposal to_matrices(const std::string& kind, const Suita
 
 /// Whether `module` is one of these, or of a class derived from one; false without a module.
 template <class... Impl>
-bool is_any(const torch::nn::Module* module) {
+ROOT_OPTIM_COLD bool is_any(const torch::nn::Module* module) {
   return ((dynamic_cast<const Impl*>(module) != nullptr) || ...);
 }
 
 /// The `groups` of a convolution of one of these classes; 0 for anything else.
 template <class... Impl>
-int64_t convolution_groups(const torch::nn::Module* module) {
+ROOT_OPTIM_COLD int64_t convolution_groups(const torch::nn::Module* module) {
   int64_t groups = 0;
   const auto read = [&groups](const auto* convolution) {
     if (convolution != nullptr) groups = convolution->options.groups();
@@ -181,7 +181,7 @@ ROOT_OPTIM_COLD inline Proposal propose_by_name(const Registration& at,
   if (row == nullptr && at.key == "weight") row = find_name_row(name = at.key);
   const auto by_name = [&name] { return " by the name \"" + name + "\""; };
   if (row != nullptr && row->rule == Rule::AdamW) {
-    return to_adamw(row->kind, Basis::Kind, by_name());
+    return to_adamw(std::string(row->kind), Basis::Kind, by_name());
   }
 
   if (is_expert_stack(parts, at.parameter.dim())) {
@@ -193,7 +193,7 @@ ROOT_OPTIM_COLD inline Proposal propose_by_name(const Registration& at,
   }
   const Suitability verdict = suitability(at.parameter.sizes(), MatrixLayout());
   if (row != nullptr) {
-    Proposal proposal = to_matrices(row->kind + by_name(), verdict, MatrixLayout());
+    Proposal proposal = to_matrices(std::string(row->kind) + by_name(), verdict, MatrixLayout());
     proposal.kind = row->kind;
     return proposal;
   }
@@ -252,10 +252,10 @@ ROOT_OPTIM_COLD inline Proposal propose_by_module(const Registration& at,
 /// of the caller's names were of use.
 class OutputHeads {
  public:
-  explicit OutputHeads(std::vector<std::string> names)
+  ROOT_OPTIM_COLD explicit OutputHeads(std::vector<std::string> names)
       : names_(std::move(names)), used_(names_.size(), false) {}
 
-  bool named_by_caller(const Registration& at) {
+  ROOT_OPTIM_COLD bool named_by_caller(const Registration& at) {
     bool found = false;
     for (size_t i = 0; i < names_.size(); ++i) {
       const std::string& head = names_[i];
@@ -268,7 +268,7 @@ class OutputHeads {
     return found;
   }
 
-  bool named_by_default(const Registration& at) const {
+  ROOT_OPTIM_COLD bool named_by_default(const Registration& at) const {
     if (!names_.empty()) return false;
     for (const std::string& head : default_output_heads()) {
       if (at.given_name() == head) return true;
@@ -276,7 +276,7 @@ class OutputHeads {
     return false;
   }
 
-  void check_all_used() const {
+  ROOT_OPTIM_COLD void check_all_used() const {
     for (size_t i = 0; i < names_.size(); ++i) {
       TORCH_CHECK(used_[i],
                   "root_optim::route: expected every output head to name a parameter or "
