@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// The inverse Cholesky factor of one matrix that fits into the first cache: the leaves of spd_inverse.hpp.
+// The inverse Cholesky factor of one matrix that fits into the first cache: the leaves of tiled_inverse.hpp.
 #pragma once
 
 #include <algorithm>
@@ -45,8 +45,8 @@ void combine_rows(T* __restrict u, const T v[4][4], int64_t count) {
   }
 }
 
-/// a ← L⁻¹ and `factor` ← L with a = LLᵀ, n × n, n <= 64, their rows `stride` and `factor_stride` apart; the lower triangle of a is
-/// read, zeros are written above the diagonals.
+/// a ← L⁻¹ and, unless it is null, `factor` ← L with a = LLᵀ, n × n, n <= 64, their rows `stride` and `factor_stride`
+/// apart; the lower triangle of a is read, zeros are written above the diagonals.
 ///
 /// Math: elimination of four rows at a time turns [A | I] into [D Lᵀ | V], V unit lower triangular; both share one
 ///       square, since a column of V begins where one of A ends. L⁻¹ = D^−½ V, L = (D^−½ · D Lᵀ)ᵀ.
@@ -100,7 +100,7 @@ bool factor_leaf(T* a, int64_t stride, int64_t n, T floor, T* factor, int64_t fa
       std::copy(v[i], v[i] + 4, u + i * size + p);
       std::copy(u + i * size, u + i * size + p + 4, panel + i * size);
     }
-    for (int i = 0; i < 4 && p + i < n; ++i) {
+    for (int i = 0; factor != nullptr && i < 4 && p + i < n; ++i) {
       const T scale = 1 / std::sqrt(d[i]);
       T* const column = factor + p + i;
       for (int64_t j = 0; j < p; ++j) column[j * factor_stride] = 0;
@@ -123,9 +123,11 @@ bool factor_leaf(T* a, int64_t stride, int64_t n, T floor, T* factor, int64_t fa
     const T scale = valid ? 1 / std::sqrt(pivots[i]) : 0;
     for (int64_t j = 0; j <= i; ++j) row[j] = b[i * size + j] * scale;
     std::fill(row + i + 1, row + n, T(0));
-    if (!valid) {
+    if (valid) continue;
+    row[i] = 1;
+    if (factor != nullptr) {
       std::fill(factor + i * factor_stride, factor + i * factor_stride + n, T(0));
-      row[i] = factor[i * factor_stride + i] = 1;
+      factor[i * factor_stride + i] = 1;
     }
   }
   return valid;

@@ -4,10 +4,12 @@
 // Loops by several threads, for the few kernels that are written here.
 #pragma once
 
+#include <ATen/Parallel.h>  // get_num_threads
 #include <ATen/TensorIterator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include <root_optim/version.hpp>
@@ -56,6 +58,16 @@ template <class Body>
 void for_each_parallel(int64_t count, const Body& body) {
   if (count == 1) return body(0);
   ParallelLoop(count).run(body);
+}
+
+/// The same for bodies whose costs rise or fall with i, or that are short: every thread takes each of its turns, in
+/// the order of i.
+template <class Body>
+void for_each_in_turn(int64_t count, const Body& body) {
+  const int64_t threads = (std::min)(count, int64_t{at::get_num_threads()});
+  for_each_parallel(threads, [&](int64_t thread) {
+    for (int64_t i = thread; i < count; i += threads) body(i);
+  });
 }
 
 }  // namespace detail

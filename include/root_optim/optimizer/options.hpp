@@ -200,7 +200,7 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// Bytes that a step may take to treat several matrix parameters of one shape together, which is
   /// faster for small ones. As many are taken together as need no more than this by an upper bound, 4
   /// times the matrix and 4 times its Gram matrix each; a single one takes what it needs (3 and 4
-  /// times). 0: one by one. Results may differ by rounding.
+  /// times). The side of a Gram matrix counts as a multiple of 32. 0: one by one. Results may differ by rounding.
   /// Not in checkpoints: it belongs to the machine. Range: >= 0. Default: nullopt, 16 MiB on the CPU, where
   /// what fits into the cache is fastest, and 512 MiB elsewhere, where every operator costs a launch.
   TORCH_ARG(std::optional<int64_t>, batch_bytes);

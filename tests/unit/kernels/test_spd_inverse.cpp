@@ -22,10 +22,10 @@ struct Inverse {
 
 /// weight · (R + cI)⁻¹ by the library.
 Inverse inverse_of(const at::Tensor& r, double c, bool refine = true, double weight = 1) {
-  const at::Tensor sum = at::zeros(r.sizes(), r.options()), work = at::empty_like(sum);
+  const at::Tensor sum = at::zeros(r.sizes(), r.options());
   const at::Tensor failed = at::zeros({r.size(0)}, at::kBool);
-  add_spd_inverse(sum, r, c, weight, refine, work, failed);
-  root_optim::detail::mirror_lower(sum);
+  add_spd_inverse(sum, r, c, weight, refine, failed);
+  root_optim::detail::mirror_upper(sum);
   return {sum, failed};
 }
 
@@ -94,20 +94,16 @@ TEST_CASE("the inverse is that of linalg_solve for every size", "[spd_inverse]")
   }
 }
 
-TEST_CASE("inverses add up, and only the lower triangle of R is read", "[spd_inverse]") {
+TEST_CASE("inverses add up, and only the upper triangle of R is read", "[spd_inverse]") {
   const at::Tensor r = gaussian_grams(2, 150, at::kFloat);
-  at::Tensor lower = r.clone();
-  lower.add_(at::triu(at::full_like(r, 7), 1));
-  const at::Tensor sum = at::zeros_like(r), work = at::empty_like(r);
+  at::Tensor upper = r.clone();
+  upper.add_(at::tril(at::full_like(r, 7), -1));
+  const at::Tensor sum = at::zeros_like(r);
   const at::Tensor failed = at::zeros({2}, at::kBool);
-  add_spd_inverse(sum, lower, 0.1, 2, false, work, failed);
-  add_spd_inverse(sum, lower, 0.01, 3, true, work, failed);
-  root_optim::detail::mirror_lower(sum);
+  add_spd_inverse(sum, upper, 0.1, 2, false, failed);
+  add_spd_inverse(sum, upper, 0.01, 3, true, failed);
+  root_optim::detail::mirror_upper(sum);
   CHECK(relative_error(sum, 2 * reference(r, 0.1) + 3 * reference(r, 0.01)) < 3e-6);
-  // R in any strides.
-  const at::Tensor wide = at::empty({2, 150, 300}, at::kFloat).slice(2, 0, 300, 2);
-  wide.copy_(r);
-  CHECK(at::equal(inverse_of(wide, 0.1).x, inverse_of(r, 0.1).x));
 }
 
 TEST_CASE("every pole keeps its accuracy on hostile spectra", "[spd_inverse]") {
@@ -157,8 +153,8 @@ TEST_CASE("a matrix without a factor is reported, and the others are untouched",
     CHECK(at::equal(inverse.x[i], whole.x[i]));
   }
   // What was flagged stays flagged.
-  const at::Tensor work = at::empty_like(r), sum = at::zeros_like(r);
-  add_spd_inverse(sum, gaussian_grams(3, 200, at::kFloat), 0.01, 1, refine, work, inverse.failed);
+  const at::Tensor sum = at::zeros_like(r);
+  add_spd_inverse(sum, gaussian_grams(3, 200, at::kFloat), 0.01, 1, refine, inverse.failed);
   CHECK(inverse.failed[1].item<bool>());
 }
 
@@ -178,8 +174,7 @@ TEST_CASE("LibTorch's factorization, for other devices, gives the same", "[spd_i
   const at::Tensor r = gaussian_grams(2, 70, at::kDouble);
   r[1][40][40] = -5;
   const at::Tensor sum = at::zeros_like(r), failed = at::zeros({2}, at::kBool);
-  root_optim::detail::add_inverse_by_libtorch(sum, r + 0.01 * at::eye(70, at::kDouble), 2, failed,
-                                              nullptr);
+  root_optim::detail::add_inverse_by_libtorch(sum, r, 0.01, 2, failed, nullptr);
   CHECK(relative_error(sum[0], 2 * reference(r, 0.01)[0]) < 1e-12);
   CHECK_FALSE(failed[0].item<bool>());
   CHECK(failed[1].item<bool>());

@@ -142,9 +142,9 @@ TEST_CASE("the factor of a failed matrix is zero", "[rational]") {
   // No Gram matrix is indefinite, so the iteration's own part is called with one that is.
   const at::Tensor r = at::eye(100, at::kFloat).repeat({2, 1, 1});
   r[0][80][80] = -1;
-  const at::Tensor p = at::empty_like(r), work = at::empty_like(r);
+  const at::Tensor p = at::empty_like(r);
   const at::Tensor failed = at::zeros({2}, at::kBool);
-  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, work, failed, nullptr);
+  root_optim::detail::rational_factor(p, r, {0.5, {0.3}, {0.5}}, failed, nullptr);
   CHECK(failed[0].item<bool>());
   CHECK_FALSE(failed[1].item<bool>());
   CHECK(p[0].eq(0).all().item<bool>());

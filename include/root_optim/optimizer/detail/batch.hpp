@@ -10,6 +10,7 @@
 #include <c10/core/ScalarType.h>  // elementSize
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -81,14 +82,15 @@ inline void count_on_host(ParamState* state) {
 
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
-/// gradients, too, and four Gram matrices.
+/// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp).
 inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout, bool alone) {
   double elements = (alone ? 3 : 4) * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
     const double count =
         layout.batch() ? static_cast<double>(parameter.numel()) / (rows * cols) : 1;
-    elements += 4 * count * (std::min)(rows, cols) * (std::min)(rows, cols);
+    const double side = 32 * std::ceil((std::min)(rows, cols) / 32);
+    elements += 4 * count * side * side;
   }
   return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
 }

@@ -27,17 +27,16 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
-/// P ← a₀I + Σ_j a_j (R + c_jI)⁻¹, poles one after another: R, P and `work` are all the m × m matrices it takes.
+/// P ← a₀I + Σ_j a_j (R + c_jI)⁻¹, poles one after another, so that it takes one m × m matrix more.
 inline void rational_factor(const at::Tensor& p, const at::Tensor& r, const RationalStage& stage,
-                            const at::Tensor& work, const at::Tensor& failed,
-                            Workspace* workspace) {
+                            const at::Tensor& failed, Workspace* workspace) {
   p.zero_();
   p.diagonal(0, 1, 2).fill_(stage.constant);
   for (size_t j = 0; j < stage.poles.size(); ++j) {
     const bool refine = p.scalar_type() == at::kDouble || stage.poles[j] < 1e-5;
-    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, work, failed, workspace);
+    add_spd_inverse(p, r, stage.poles[j], stage.weights[j], refine, failed, workspace);
   }
-  mirror_lower(p);
+  mirror_upper(p);
   p.masked_fill_(failed.view({-1, 1, 1}), 0);
 }
 
@@ -58,18 +57,18 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule,
                                    const at::Tensor& failed, Workspace* workspace = nullptr) {
   at::Tensor next = temporary_like(workspace, x);
   const at::Tensor r = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());
-  const at::Tensor p = temporary_like(workspace, r), work = temporary_like(workspace, r);
+  const at::Tensor p = temporary_like(workspace, r);
   for (size_t t = 0; t < schedule.size(); ++t) {
     set_symmetric(r, x, workspace);
     if (t == 0) {
       // ‖R‖_F^½ = ‖X‖_S4; X itself is scaled by its factor P.
-      mirror_lower(r);
+      mirror_upper(r);
       const at::Tensor norm2 = frobenius_norms(r).clamp_min_(smallest_normal(at::kFloat));
       r.div_(norm2.to(r.scalar_type()));
-      rational_factor(p, r, schedule[t], work, failed, workspace);
+      rational_factor(p, r, schedule[t], failed, workspace);
       p.mul_(norm2.pow(-0.5).to(p.scalar_type()));
     } else {
-      rational_factor(p, r, schedule[t], work, failed, workspace);
+      rational_factor(p, r, schedule[t], failed, workspace);
     }
     if (in_bfloat16 && t + 1 == schedule.size()) {
       bfloat16_product(next, p, x, workspace);
