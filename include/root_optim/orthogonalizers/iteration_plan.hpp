@@ -83,11 +83,11 @@ IterationPlan plan_iteration(int64_t rows, int64_t cols, const Quintics& schedul
                              Precision precision, Form form = Form::Auto);
 
 /// The time of stages with inverses on a rows × cols matrix over that of five plain quintic steps in float32 on the
-/// same CPU: (4.5 m²n for each stage + κ m³ for each pole) / (20 m²n + 10 m³), m = min(rows, cols), with κ = 6, from
-/// m = 512 on 4, from 1024 on 3.
+/// same CPU: (4.5 m²n for each stage + κ m³ for each pole) / (20 m²n + 10 m³), m = min(rows, cols), with
+/// κ = min(6, 1.75 + 125/m).
 ///
 /// Measured by benchmarks/cost.cpp (one thread of an AMD EPYC (Zen 5), LibTorch 2.13.0, products by oneDNN, 14 shapes
-/// from 16 × 16 to 2048 × 2048, one to five poles): within 25 %. Where LibTorch has no fast product for the CPU, all
+/// from 16 × 16 to 2048 × 2048, one to five poles): within 20 %. Where LibTorch has no fast product for the CPU, all
 /// forms are slower alike.
 /// @param poles of each stage
 /// @throws c10::Error unless rows, cols >= 1.

@@ -145,8 +145,9 @@ TEST_CASE("a budget buys the most exact plan that it affords", "[ada_newton]") {
       }
     }
   }
-  // 4.5 m²n a stage and 6 m³ a pole over 20 m²n + 10 m³.
-  CHECK(rational_cost(64, 256, {1, 2}) == Approx((2 * 4.5 * 4 + 18) / 90.0));
+  // 4.5 m²n a stage and κ m³ a pole over 20 m²n + 10 m³.
+  CHECK(rational_cost(20, 80, {1, 2}) == Approx((2 * 4.5 * 4 + 3 * 6) / 90.0));
+  CHECK(rational_cost(500, 2000, {1, 2}) == Approx((2 * 4.5 * 4 + 3 * 2) / 90.0));
   CHECK(rational_cost(256, 64, {1, 2}) == rational_cost(64, 256, {1, 2}));
   CHECK_THROWS_WITH(rational_cost(0, 1, {1}), test::contains("got 0, 1"));
 }

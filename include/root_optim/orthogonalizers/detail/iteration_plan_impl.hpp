@@ -78,7 +78,7 @@ ROOT_OPTIM_INLINE double rational_cost(int64_t rows, int64_t cols,
               rows, ", ", cols);
   const double m = static_cast<double>((std::min)(rows, cols));
   const double n = static_cast<double>((std::max)(rows, cols));
-  const double inverse = m < 512 ? 6 : m < 1024 ? 4 : 3;
+  const double inverse = (std::min)(6.0, 1.75 + 125 / m);
   double cost = 4.5 * static_cast<double>(poles.size()) * m * m * n;
   for (const int64_t r : poles) cost += inverse * static_cast<double>(r) * m * m * m;
   return cost / direct_flops(rows, cols, 5);
