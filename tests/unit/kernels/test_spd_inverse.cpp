@@ -106,6 +106,18 @@ TEST_CASE("inverses add up, and only the upper triangle of R is read", "[spd_inv
   CHECK(relative_error(sum, 2 * reference(r, 0.1) + 3 * reference(r, 0.01)) < 3e-6);
 }
 
+TEST_CASE("the inverse does not depend on the number of threads", "[spd_inverse]") {
+  const bool refine = GENERATE(true, false);
+  const at::Tensor r = gaussian_grams(2, 300, at::kFloat);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = inverse_of(r, 1e-3, refine).x;
+  at::set_num_threads(3);
+  const at::Tensor three = inverse_of(r, 1e-3, refine).x;
+  at::set_num_threads(threads);
+  CHECK(at::equal(one, three));
+}
+
 TEST_CASE("every pole keeps its accuracy on hostile spectra", "[spd_inverse]") {
   // Of √c (R + cI)⁻¹X: 8e-8/c, from 1e-5 on 1.2e-7/c, and thrice as much unrefined down to 1e-4. Measured with the OpenBLAS
   // of LibTorch 1.13.1, which adds in another order: 8.0e-3 at 1e-5, 5.5e-2 at 2e-6; with MKL and oneDNN less.
