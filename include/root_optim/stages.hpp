@@ -6,6 +6,7 @@
 
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/lr_scale.hpp>
+#include <root_optim/stages/master_weights.hpp>
 #include <root_optim/stages/momentum.hpp>
 #include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/stages/update.hpp>

@@ -63,6 +63,7 @@ TEST_CASE("ranks have the bits of one process") {
   SECTION("balanced updates, the filter on all gradients") {
     check_equal_bits<Root>(RootOptions().update_beta(.9).filter_place(FilterPlace::AllGradients));
   }
+  SECTION("master weights") { check_equal_bits<Root>(RootOptions().master_weights(true)); }
   SECTION("every item in a bucket of its own") {
     check_equal_bits<Root>(RootOptions(), DistributedOptions().bucket_bytes(1));
   }
@@ -253,6 +254,7 @@ TEST_CASE("ranks that differ are refused, all with the message that says where")
       {"momentum: ", RootOptions().momentum(.9), 1, bytes, false},
       {"filter.value: ", RootOptions().filter(SoftThreshold().scaled(4, 3)), 1, bytes, false},
       {"batch_bytes: ", RootOptions().batch_bytes(0), 1, bytes, false},
+      {"master_weights: ", RootOptions().master_weights(true), 1, bytes, false},
       {"bucket_bytes: ", RootOptions(), 1, 1000, false},
       {"values of parameter (group 0, index 0, shape [24, 40])", RootOptions(), 2, bytes, false},
       {"number of groups: ", RootOptions(), 1, bytes, true},

@@ -15,6 +15,11 @@ at::Tensor meta_where(const at::Tensor& condition, const at::Tensor& self,
   return at::empty(sizes, self.options());
 }
 
+at::Tensor& meta_where_out(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           at::Tensor& out) {
+  return out;
+}
+
 // c10::optional or std::optional, as LibTorch's version has it.
 using OptionalDouble = decltype(std::declval<c10::IValue>().toOptional<double>());
 
@@ -32,6 +37,7 @@ at::Tensor meta_solve_triangular(const at::Tensor&, const at::Tensor& b, bool, b
 TORCH_LIBRARY_IMPL(aten, Meta, m) {
   m.impl("abs", meta_abs);
   m.impl("where.self", meta_where);
+  m.impl("where.self_out", meta_where_out);
   m.impl("nan_to_num", meta_nan_to_num);
   m.impl("linalg_solve_triangular", meta_solve_triangular);
 }

@@ -89,8 +89,7 @@ std::string listed(const std::vector<std::string>& names);
 /// 1: the first. 2: the option `non_finite` and the counters `skipped` and `non_finite`. 3: the option
 /// `filter_place` and the passes of SoftThreshold. 4: no spectra to design coefficients for. 5: NonFinite::Skip
 /// is per parameter; the options `base_lr`, `adamw_lr_ratio`, `adamw_weight_decay`, of a momentum that rises and
-/// of a gate; the state of the gate;
-/// AdaNewton's iteration and tables of stages.
+/// of a gate; the state of the gate; master weights; AdaNewton's iteration and tables of stages.
 inline constexpr int64_t checkpoint_format = 5;
 
 int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key);

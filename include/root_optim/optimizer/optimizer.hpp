@@ -64,7 +64,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///    through torch::optim::Optimizer&, so step() refuses it.
 ///
 /// State:     one buffer for a matrix, two for AdamW, in float32 (float64 for float64 parameters), and
-///            two counters. On the CPU a step also keeps its memory for the next one;
+///            two counters; with `master_weights` one more for a parameter in half precision. On the CPU a step also keeps its memory for the next one;
 ///            `release_workspace` frees it.
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16 or float16, with any strides that
 ///            do not overlap, on any device whose LibTorch has float64. Gradients are never written.

@@ -45,17 +45,22 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   TORCH_ARG(at::Tensor, exp_avg);
   /// v, AdamW's second moment.
   TORCH_ARG(at::Tensor, exp_avg_sq);
+  /// w, the master weight of a bfloat16 or float16 parameter (master_weights.hpp), with the option
+  /// `master_weights`.
+  TORCH_ARG(at::Tensor, master);
 
  public:
   /// How a slot's tensor follows from the parameter.
   enum class Kind {
     Values,   ///< the parameter's shape, in its dtype of state
+    Master,   ///< the same, where the parameter has another dtype
     Rows,     ///< one number a row of each of its matrices, in its dtype of state
     Columns,  ///< one number a column of each of its matrices
     Count     ///< one int64
   };
 
-  /// A tensor of the state. It begins as zeros. A checkpoint from before the slot means zeros, too.
+  /// A tensor of the state. It begins as zeros, a master as the parameter. A checkpoint from before the slot
+  /// means the same.
   struct Slot {
     const char* name;                ///< in checkpoints; never changes
     at::Tensor ParamState::*tensor;  ///< the member that holds it
@@ -65,7 +70,7 @@ struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   };
 
   /// All slots, in the order in which checkpoints keep them.
-  static const std::array<Slot, 7>& slot_list();
+  static const std::array<Slot, 8>& slot_list();
 
   /// The tensor of a slot.
   at::Tensor& slot(const char* name);

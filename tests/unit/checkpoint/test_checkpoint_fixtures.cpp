@@ -257,6 +257,48 @@ TEST_CASE("moments of updates come back", "[checkpoint]") {
   }
 }
 
+TEST_CASE("masters come back, and older files begin them", "[checkpoint]") {
+  for (const Writer& writer : kWriters) {
+    const bool has_masters = writer.format >= 5;
+    INFO(writer.file(has_masters ? "masters" : "root"));
+    if (!has_masters) {
+      auto model = test::fixtures::root_model(writer.format);
+      Built<Root> loaded(model, /*with_options=*/false);
+      root_optim::load(*loaded.optimizer, (folder() / writer.file("root")).string());
+      for (size_t g = 0; g < model.size(); ++g) loaded.optimizer->options(g).master_weights(true);
+      loaded.step(kSteps + 1);
+      const at::Tensor& half = loaded.parameters[0][2];
+      const auto& state = static_cast<const ParamState&>(
+          *loaded.optimizer->state().at(root_optim::detail::state_key(half)));
+      CHECK_THAT(half.detach(), test::same_as(state.master().to(at::kBFloat16)));
+      continue;
+    }
+    const auto model = test::fixtures::masters_model();
+    Built<Root> here(model, /*with_options=*/true), loaded(model, /*with_options=*/true);
+    for (int64_t t = 1; t <= kSteps; ++t) here.step(t);
+    root_optim::load(*loaded.optimizer, (folder() / writer.file("masters")).string());
+    const auto master = [](Built<Root>& built, size_t i) {
+      return static_cast<ParamState&>(*built.optimizer->state().at(
+                                          root_optim::detail::state_key(built.parameters[0][i])))
+          .master();
+    };
+    for (size_t i = 0; i < 2; ++i) {
+      REQUIRE(master(loaded, i).scalar_type() == at::kFloat);
+      // Orthogonalized and divided on another machine.
+      CHECK(relative_error(master(loaded, i), master(here, i)) < 1e-4);
+      const at::NoGradGuard no_grad;
+      loaded.parameters[0][i].copy_(master(loaded, i));
+    }
+    here.step(kSteps + 1);
+    loaded.step(kSteps + 1);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(relative_error(master(loaded, i), master(here, i)) < 1e-4);
+      CHECK_THAT(loaded.parameters[0][i].detach(),
+                 test::same_as(master(loaded, i).to(at::kBFloat16)));
+    }
+  }
+}
+
 TEST_CASE("every kept checkpoint is tested, and the present format is among them", "[checkpoint]") {
   std::set<std::string> listed, present;
   std::set<int64_t> formats;
@@ -264,7 +306,9 @@ TEST_CASE("every kept checkpoint is tested, and the present format is among them
     formats.insert(writer.format);
     for (const char* name : {"root", "muon", "paper"}) listed.insert(writer.file(name));
     if (writer.format >= 4) listed.insert(writer.file("balanced"));
-    if (writer.format >= 5) listed.insert(writer.file("rational"));
+    if (writer.format >= 5) {
+      for (const char* name : {"rational", "masters"}) listed.insert(writer.file(name));
+    }
   }
   for (const char* libtorch : {"1.13.1", "2.13.0"}) {
     for (const char* name : {"designed", "designed_with_table"}) {

@@ -201,6 +201,7 @@ TEST_CASE("a capturable step reads nothing back and makes no state after the fir
   const auto where = on(device, dtype);
   for (const auto& options :
        {RootOptions(), RootOptions().rule(Rule::AdamW), RootOptions().update_beta(0.9),
+        RootOptions().master_weights(true), RootOptions().rule(Rule::AdamW).master_weights(true),
         RootOptions().non_finite(NonFinite::Zero), RootOptions().non_finite(NonFinite::SkipGroup),
         RootOptions().non_finite(NonFinite::Propagate)}) {
     Tensors parameters;

@@ -64,7 +64,7 @@ struct Model {
         if (state->step() == 0) snapshot.state = ParamState();
         for (at::Tensor* tensor : {&snapshot.state.momentum_buffer(), &snapshot.state.exp_avg(),
                                    &snapshot.state.exp_avg_sq(), &snapshot.state.skipped(),
-                                   &snapshot.state.non_finite()}) {
+                                   &snapshot.state.non_finite(), &snapshot.state.master()}) {
           if (tensor->defined()) *tensor = tensor->clone();
         }
       }
@@ -164,6 +164,14 @@ TEST_CASE("memory that runs out: the other policies and forms", "[exception_safe
 TEST_CASE("a heap that runs out leaves no parameter half-updated", "[exception_safety]") {
   // Every eleventh call: the commits take none (test_commit.cpp).
   CHECK(fail_at_every_allocation<Root, test::FailingHeap>(2, true, RootOptions(0.05), 11) > 1000);
+}
+
+TEST_CASE("memory that runs out leaves a parameter, its master and its state together",
+          "[exception_safety][master_weights]") {
+  const int64_t steps = GENERATE(0, 2);
+  const auto options = RootOptions(0.05).master_weights(true);
+  CHECK(fail_at_every_allocation<Root>(steps, steps > 0, options) > 50);
+  CHECK(fail_at_every_allocation<Root, test::FailingHeap>(steps, steps > 0, options, 97) > 1000);
 }
 
 TEST_CASE("a policy that throws leaves no parameter half-updated", "[exception_safety]") {

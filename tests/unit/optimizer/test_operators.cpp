@@ -87,6 +87,8 @@ TEST_CASE("a step of Root calls nothing that synchronizes", "[operators]") {
   check_step<Root>(RootOptions().momentum_warmup(5).momentum_form(MomentumForm::Ema), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW), where);
   check_step<Root>(RootOptions().rule(Rule::AdamW).filter_place(FilterPlace::AllGradients), where);
+  check_step<Root>(RootOptions().master_weights(true), where);
+  check_step<Root>(RootOptions().rule(Rule::AdamW).master_weights(true), where);
   check_step<Root>(RootOptions().non_finite(NonFinite::Zero), where);
   check_step<Root>(RootOptions().non_finite(NonFinite::Propagate), where);
 }

@@ -14,8 +14,9 @@
 using namespace root_optim;
 
 TEST_CASE("a clone of a parameter's state shares no tensor with it", "[param_state]") {
-  const std::vector<at::Tensor> parameters{test::parameter({16, 24}, 1), test::parameter({24}, 2)};
-  Root root(parameters, RootOptions(0.05).update_beta(0.5));
+  const std::vector<at::Tensor> parameters{test::parameter({16, 24}, 1), test::parameter({24}, 2),
+                                           test::parameter({24}, 3, at::kBFloat16)};
+  Root root(parameters, RootOptions(0.05).update_beta(0.5).master_weights(true));
   test::train(root, parameters, 0, 2);
   for (const at::Tensor& parameter : parameters) {
     torch::optim::OptimizerParamState& base =

@@ -60,6 +60,7 @@ int64_t structure_of(const std::vector<PlannedParam<Options>>& planned) {
     sum.add(static_cast<int64_t>(item.rule));
     sum.add(to_string(item.options->layout()));
     sum.add(item.options->batch_bytes().value_or(-1));
+    sum.add(item.options->master_weights());
     sum.add(item.parameter.sizes().vec());
     sum.add(static_cast<int64_t>(item.parameter.scalar_type()));
     sum.add(item.parameter.device().str());
@@ -75,6 +76,7 @@ int64_t options_of(const Groups& groups) {
     const Options& options = group_options<Options>(groups, g);
     sum.add(options.fields());
     sum.add(options.batch_bytes().value_or(-1));
+    sum.add(options.master_weights());
   }
   return sum.value();
 }
@@ -123,6 +125,7 @@ std::string description_of(const Groups& groups, const StateMap& states,
       if (name != "names") text << group << name << ": " << text_of_field(value) << '\n';
     }
     text << group << "batch_bytes: " << options.batch_bytes().value_or(-1) << '\n';
+    text << group << "master_weights: " << (options.master_weights() ? "true" : "false") << '\n';
   }
   text << "state, by its checksum: " << checksum_of_state(groups, states) << '\n';
   for (size_t g = 0; g < groups.size(); ++g) {

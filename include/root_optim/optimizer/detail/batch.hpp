@@ -82,9 +82,12 @@ inline void count_on_host(ParamState* state) {
 
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
-/// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp).
-inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout, bool alone) {
-  double elements = (alone ? 3 : 4) * static_cast<double>(parameter.numel());
+/// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp). With a
+/// master weight, what `current_weight` takes of all of them.
+inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout, bool alone,
+                         bool has_master) {
+  double elements =
+      ((alone ? 3 : 4) + (has_master ? 3 : 0)) * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
     const double count =
@@ -118,7 +121,8 @@ size_t workspace_bytes(const std::vector<Batch<Options>>& batches) {
     const Options& options = *batch.options;
     if (batch.rule == Rule::Orthogonalized) {
       const size_t count = batch.parameters.size();
-      const double each = step_bytes(batch.parameters[0], options.layout(), /*alone=*/count == 1);
+      const double each = step_bytes(batch.parameters[0], options.layout(), /*alone=*/count == 1,
+                                     batch.states[0]->master().defined());
       matrices = (std::max)(matrices, static_cast<double>(count) * each);
     } else if (options.filter_place() == FilterPlace::AllGradients) {
       adamw = (std::max)(adamw, filtered_bytes(batch.parameters));

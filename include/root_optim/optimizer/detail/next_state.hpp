@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <root_optim/core/state_key.hpp>
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
@@ -29,16 +30,24 @@ std::vector<int64_t> slot_shape(ParamState::Kind kind, const at::Tensor& paramet
 const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
                              const MatrixLayout& layout, const std::string& where);
 
+/// Whether a parameter needs a master weight, under these options.
+template <class Options>
+bool needs_master(const at::Tensor& parameter, const Options& options) {
+  return options.master_weights() && parameter.scalar_type() != state_dtype(parameter);
+}
+
 /// Whether a parameter of a rule needs a slot, under these options.
 template <class Options>
-bool needs_slot(const ParamState::Slot& slot, Rule rule, const Options& options) {
+bool needs_slot(const ParamState::Slot& slot, Rule rule, const Options& options,
+                const at::Tensor& parameter) {
+  if (slot.kind == ParamState::Kind::Master) return needs_master(parameter, options);
   const bool of_update =
       slot.kind == ParamState::Kind::Rows || slot.kind == ParamState::Kind::Columns;
   return (slot.rule == Rule::Auto || slot.rule == rule) &&
          (!of_update || options.update_beta() > 0);
 }
 
-/// A slot's tensor as the parameter needs it: zeros for none, converted to its device and dtype else.
+/// A slot's tensor as the parameter needs it: its beginning for none, converted to its device and dtype else.
 at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind kind, const at::Tensor& parameter,
                     const MatrixLayout& layout, const std::string& where);
 
@@ -58,7 +67,7 @@ ParamState next_state(const ParamState* found, const at::Tensor& parameter, Rule
   }
   for (const ParamState::Slot& slot : ParamState::slot_list()) {
     next.*slot.tensor =
-        needs_slot(slot, rule, options)
+        needs_slot(slot, rule, options, parameter)
             ? prepared(next.*slot.tensor, slot.kind, parameter, options.layout(), where)
             : at::Tensor();
   }

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/MemoryFormat.h>
 #include <c10/util/ArrayRef.h>   // IntArrayRef
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -29,7 +30,9 @@ ROOT_OPTIM_INLINE std::vector<int64_t> slot_shape(ParamState::Kind kind,
                                                   const at::Tensor& parameter,
                                                   const MatrixLayout& layout) {
   if (kind == ParamState::Kind::Count) return {};
-  if (kind == ParamState::Kind::Values) return parameter.sizes().vec();
+  if (kind == ParamState::Kind::Values || kind == ParamState::Kind::Master) {
+    return parameter.sizes().vec();
+  }
   const std::vector<MatrixShape> matrices = matrix_shapes(parameter.sizes(), layout);
   int64_t sum = 0;
   for (const MatrixShape& matrix : matrices) {
@@ -67,6 +70,10 @@ ROOT_OPTIM_INLINE at::Tensor prepared(const at::Tensor& tensor, ParamState::Kind
                                       const at::Tensor& parameter, const MatrixLayout& layout,
                                       const std::string& where) {
   const at::ScalarType dtype = kind == ParamState::Kind::Count ? at::kLong : state_dtype(parameter);
+  if (!tensor.defined() && kind == ParamState::Kind::Master) {
+    return parameter.detach().to(dtype, /*non_blocking=*/false, /*copy=*/false,
+                                 at::MemoryFormat::Contiguous);
+  }
   if (!tensor.defined()) {
     return at::zeros(slot_shape(kind, parameter, layout),
                      parameter.options().dtype(dtype).requires_grad(false));

@@ -124,7 +124,8 @@ std::vector<std::vector<size_t>> batches_of(const std::vector<PlannedParam<Optio
       if (options.momentum_warmup() > 0) std::get<5>(key) = item.state.step();
       most = static_cast<int64_t>(
           static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
-          step_bytes(item.parameter, options.layout(), /*alone=*/false));
+          step_bytes(item.parameter, options.layout(), /*alone=*/false,
+                     needs_master(item.parameter, options)));
     }
     const auto found = open.find(key);
     const bool joins =

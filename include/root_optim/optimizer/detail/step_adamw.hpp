@@ -54,6 +54,13 @@ std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part);
 void step_fused(AdamWPart& part, const AdamWSettings& settings,
                 const std::optional<DeviceRates>& rates);
 
+/// The next values of a parameter, as a new tensor in the dtype of its state, and of its moments: by
+/// `adamw_step`; of a master weight by the kernel, on copies.
+/// @param t one number on the parameter's device
+AdamWResult next_of(const at::Tensor& parameter, const at::Tensor& gradient,
+                    const ParamState& state, const at::Tensor& t, const AdamWSettings& settings,
+                    const std::optional<DeviceRates>& rates);
+
 /// The parameters of a part one by one, each with its state.
 void step_plain(AdamWPart& part, const AdamWSettings& settings,
                 const std::optional<DeviceRates>& rates);

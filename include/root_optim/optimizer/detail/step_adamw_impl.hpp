@@ -20,6 +20,7 @@
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/detail/fused_adamw.hpp>
+#include <root_optim/stages/master_weights.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -72,6 +73,25 @@ ROOT_OPTIM_INLINE void step_fused(AdamWPart& part, const AdamWSettings& settings
   for (ParamState* state : part.states) count_on_host(state);
 }
 
+ROOT_OPTIM_INLINE AdamWResult next_of(const at::Tensor& parameter, const at::Tensor& gradient,
+                                      const ParamState& state, const at::Tensor& t,
+                                      const AdamWSettings& settings,
+                                      const std::optional<DeviceRates>& rates) {
+  const bool has_master = state.master().defined();
+  const at::Tensor weight = has_master ? current_weight(parameter, state.master()) : parameter;
+  if (has_master && fused_adamw_takes(weight, gradient, state.exp_avg())) {
+    AdamWResult next{state.exp_avg().clone(), state.exp_avg_sq().clone(), weight};
+    FusedAdamWCall call{{next.parameter},  {gradient},         {next.exp_avg},
+                        {next.exp_avg_sq}, {t.to(at::kFloat)}, {}};
+    fused_adamw(call, settings, rates ? &*rates : nullptr);
+    return next;
+  }
+  const auto step = [&](const auto&... given) {
+    return adamw_step(weight, gradient, state.exp_avg(), state.exp_avg_sq(), t, settings, given...);
+  };
+  return rates ? step(*rates) : step();
+}
+
 ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const at::Tensor& t,
                                      const std::vector<at::Tensor>& counters,
                                      const at::Tensor& usable, const AdamWSettings& settings,
@@ -79,11 +99,10 @@ ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const at::Tensor
   const at::Tensor& parameter = part.parameters[i];
   ParamState& state = *part.states[i];
   const at::Tensor own = t[static_cast<int64_t>(i)];
-  const auto step = [&](const auto&... given) {
-    return adamw_step(parameter, part.gradients[i], state.exp_avg(), state.exp_avg_sq(), own,
-                      settings, given...);
-  };
-  AdamWResult next = rates ? step(*rates) : step();
+  AdamWResult next = next_of(parameter, part.gradients[i], state, own, settings, rates);
+  if (state.master().defined()) {
+    pending.copies.add({state.master()}, {choose(usable, next.parameter, state.master())});
+  }
   next.parameter = choose(usable, next.parameter, parameter);
   next.exp_avg = choose(usable, next.exp_avg, state.exp_avg());
   next.exp_avg_sq = choose(usable, next.exp_avg_sq, state.exp_avg_sq());

@@ -20,6 +20,7 @@
 #include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>  // state_dtype
 #include <root_optim/parameters/layout.hpp>
+#include <root_optim/stages/master_weights.hpp>
 #include <root_optim/stages/update.hpp>
 #include <root_optim/version.hpp>
 
@@ -75,10 +76,14 @@ Pending step_matrices(const Batch<Options>& batch, const at::Tensor& weight, Wor
   const std::optional<DeviceRates> rates = device_rates(batch);
   at::Tensor values =
       temporary(workspace, stacked_sizes(parameters), parameters.front().options().dtype(dtype));
+  const bool has_masters = batch.states.front()->master().defined();
   {
+    const at::Tensor weights =
+        has_masters ? current_weight(stack(parameters, parameters.front().scalar_type(), workspace),
+                                     old("master"), workspace)
+                    : stack(parameters, dtype, workspace);
     const std::vector<at::Tensor> to = block_views(values, options.layout()),
-                                  from = block_views(stack(parameters, dtype, workspace),
-                                                     options.layout());
+                                  from = block_views(weights, options.layout());
     for (size_t block = 0; block < to.size(); ++block) {
       Direction& direction = update.directions[block];
       const at::Tensor matrices = direction.matrices.reshape(to[block].sizes());
@@ -91,6 +96,7 @@ Pending step_matrices(const Batch<Options>& batch, const at::Tensor& weight, Wor
       direction.matrices.reset();
     }
   }
+  if (has_masters) update.state.push_back({"master", values});
   if (guard.is_active()) {
     values = guard.choose(values, stack(parameters, dtype, workspace));
     for (NextSlot& next : update.state) next.value = guard.choose(next.value, old(next.name));

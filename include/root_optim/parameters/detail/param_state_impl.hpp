@@ -20,8 +20,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-ROOT_OPTIM_INLINE const std::array<ParamState::Slot, 7>& ParamState::slot_list() {
-  static const std::array<Slot, 7> all = {{
+ROOT_OPTIM_INLINE const std::array<ParamState::Slot, 8>& ParamState::slot_list() {
+  static const std::array<Slot, 8> all = {{
       {"momentum_buffer", &ParamState::momentum_buffer_, Rule::Orthogonalized, Kind::Values, 1},
       {"exp_avg", &ParamState::exp_avg_, Rule::AdamW, Kind::Values, 1},
       {"exp_avg_sq", &ParamState::exp_avg_sq_, Rule::AdamW, Kind::Values, 1},
@@ -29,6 +29,7 @@ ROOT_OPTIM_INLINE const std::array<ParamState::Slot, 7>& ParamState::slot_list()
       {"non_finite", &ParamState::non_finite_, Rule::Auto, Kind::Count, 2},
       {"row_moment", &ParamState::row_moment_, Rule::Orthogonalized, Kind::Rows, 4},
       {"column_moment", &ParamState::column_moment_, Rule::Orthogonalized, Kind::Columns, 4},
+      {"master", &ParamState::master_, Rule::Auto, Kind::Master, 5},
   }};
   return all;
 }
