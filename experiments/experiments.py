@@ -267,7 +267,8 @@ def main():
                            command)
         else:
             chosen = {label: changes_of(row, plans.CANDIDATES[label])
-                      for label, row in chosen_candidates(out).items()}
+                      for label, row in chosen_candidates(out).items()
+                      if label in plans.CANDIDATES}
             planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]), chosen)
             plan = planner.plan(name)
             pool.complete(plan.runs)

@@ -31,7 +31,9 @@ def of_plan(name, plan, pool):
         if name == "cost":
             return share
         return (finals(training, pool, plan.metric) + time_to_target(training, pool, times) + share)
-    if name in ("noise", "competitors"):
+    if name in ("competitors", "long"):
+        return finals(plan.runs, pool, plan.metric) + time_to_target(plan.runs, pool, {})
+    if name in ("noise", "guards"):
         return finals(plan.runs, pool, plan.metric) + loss_increases(plan.runs, pool)
     if name == "precision_along_training":
         return relative_errors(plan.runs, pool)

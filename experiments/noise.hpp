@@ -27,34 +27,50 @@ class Noise {
       spec_.require(0);
     } else if (spec_.name == "heavy" || spec_.name == "spikes") {
       TORCH_CHECK(spec_.require(1).numbers[0] >= 0, "expected a strength >= 0, got '", text, "'");
+    } else if (spec_.name == "rank") {
+      TORCH_CHECK(spec_.require(2).numbers[0] >= 1 && spec_.numbers[1] >= 0,
+                  "expected rank:N:S with N >= 1 and S >= 0, got '", text, "'");
     } else {
-      TORCH_CHECK(spec_.name == "batch",
-                  "expected the noise none, heavy:S, spikes:S or batch:K:S, got '", text, "'");
       TORCH_CHECK(
-          spec_.require(2).numbers[0] >= 1 && spec_.numbers[1] >= 0 && spec_.numbers[1] <= 1,
-          "expected batch:K:S with K >= 1 and 0 <= S <= 1, got '", text, "'");
+          spec_.name == "batch" || spec_.name == "random",
+          "expected the noise none, heavy:S, spikes:S, batch:K:S, random:P:S or rank:N:S, got '",
+          text, "'");
+      const double often = spec_.require(2).numbers[0], share = spec_.numbers[1];
+      TORCH_CHECK(
+          (spec_.name == "batch" ? often >= 1 : often >= 0 && often <= 1) && share >= 0 &&
+              share <= 1,
+          "expected batch:K:S with K >= 1 or random:P:S with 0 <= P <= 1, 0 <= S <= 1, got '", text,
+          "'");
     }
   }
 
   /// Labels of the batch of `step` (from 0).
   at::Tensor labels(const at::Tensor& given, int64_t classes, int64_t step) {
-    if (spec_.name != "batch" || (step + 1) % std::llround(spec_.numbers[0]) != 0) return given;
+    if (!spoils(step)) return given;
     const at::Tensor drawn = at::randint(classes, given.sizes(), random_, given.options());
     return at::where(uniform(given).lt(spec_.numbers[1]), drawn, given);
   }
 
   /// Changes the gradients of the parameters that have one.
   void gradients(const std::vector<at::Tensor>& parameters) {
-    if (spec_.name != "heavy" && spec_.name != "spikes") return;
+    if (spec_.name != "heavy" && spec_.name != "spikes" && spec_.name != "rank") return;
     const torch::NoGradGuard no_grad;
     for (const at::Tensor& parameter : parameters) {
       at::Tensor gradient = parameter.grad();
       if (!gradient.defined()) continue;
-      spec_.name == "heavy" ? add_heavy_tail(gradient) : replace_by_spikes(gradient);
+      if (spec_.name == "heavy") add_heavy_tail(gradient);
+      if (spec_.name == "spikes") replace_by_spikes(gradient);
+      if (spec_.name == "rank") average_with_noise(gradient);
     }
   }
 
  private:
+  bool spoils(int64_t step) {
+    if (spec_.name == "batch") return (step + 1) % std::llround(spec_.numbers[0]) == 0;
+    return spec_.name == "random" &&
+           at::rand({1}, random_, at::TensorOptions(at::kDouble)).item<double>() < spec_.numbers[0];
+  }
+
   at::Tensor uniform(const at::Tensor& like) {
     return at::rand(like.sizes(), random_, like.options().dtype(at::kDouble));
   }
@@ -74,6 +90,13 @@ class Noise {
     const at::Tensor spike = p.sub(share / 2).sign_().to(gradient.scalar_type());
     spike.mul_(gradient.abs().max().mul(spec_.numbers[0]));
     gradient.copy_(at::where(p.lt(share), spike, gradient));
+  }
+
+  void average_with_noise(at::Tensor& gradient) {
+    const double ranks = spec_.numbers[0];
+    const at::Tensor sent = at::randn(gradient.sizes(), random_, gradient.options());
+    sent.mul_(gradient.square().mean().sqrt_()).mul_(spec_.numbers[1]);
+    gradient.add_(sent.sub_(gradient), 1 / ranks);
   }
 
   Spec spec_;

@@ -4,7 +4,8 @@
 from dataclasses import dataclass, field
 
 NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
-         "precision_along_training", "tails", "cost", "tuning", "competitors")
+         "precision_along_training", "tails", "cost", "tuning", "momentum", "parts", "competitors",
+         "long", "guards")
 VISION = ("vit", "resnet")
 
 # Chosen so that each experiment takes at most an hour on two cores.
@@ -18,9 +19,13 @@ SIZES = {
     "tiny": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=300,
                  evaluations=3, validation_examples=256),
     "narrow": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=600,
-                   evaluations=12, validation_examples=256),
+                   evaluations=25, validation_examples=256),
     "narrow, long": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=3000,
-                         evaluations=12, validation_examples=256),
+                         evaluations=50, validation_examples=256),
+    "small, long": dict(task="lm", width=128, layers=4, heads=4, context=64, batch=16, steps=3000,
+                        evaluations=50, validation_examples=256),
+    "wide": dict(task="lm", width=192, layers=4, heads=6, context=64, batch=16, steps=600,
+                 evaluations=25, validation_examples=256),
     "vit": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=800, evaluations=5,
                 validation_examples=10000),
     "vit, short": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=400, evaluations=2,
@@ -63,9 +68,11 @@ CANDIDATES = {
     "Muon, rising momentum": with_rates(dict(optimizer="muon"), "momentum_warmup", RISES),
     "ROOT": [dict(optimizer="root", lr=rate) for rate in WIDE_RATES],
     "ROOT, rising momentum": with_rates(dict(optimizer="root"), "momentum_warmup", RISES),
-    "ROOT, rising, balanced":
-        with_rates(dict(optimizer="root", update_beta=0.95), "momentum_warmup", RISES),
+    "ROOT, tuned momentum": with_rates(dict(optimizer="root"), "momentum", (0.8, 0.85, 0.9)),
+    "ROOT, tuned, balanced":
+        with_rates(dict(optimizer="root", update_beta=0.95), "momentum", (0.8, 0.85, 0.9)),
 }
+COMPETITORS = ("Muon", "Muon, tuned momentum", "ROOT, tuned momentum")
 TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
 RATE_LIMITS = (0.25e-3, 256e-3)
@@ -141,25 +148,76 @@ class Planner:
                      for label, candidates in CANDIDATES.items()
                      for changes in candidates[:2 if self.quick else None]], baselines=())
 
-    def competitors(self):
-        """Clean and under noise, each with the settings that `tuning` chose; guards have those of what
-        they guard."""
-        rising = self.chosen["ROOT, rising momentum"]
-        gated = rising | dict(place="all-gradients", gate="1.4:1")
-        contestants = self.chosen | {
-            "ROOT, rising, all gradients": rising | dict(place="all-gradients"),
-            "ROOT, rising, all gradients, gate": gated,
+    def momentum(self):
+        """How long the momentum should rise in short and in long runs, and what a constant one does."""
+        rate = self.chosen["ROOT, rising momentum"]["lr"]
+        variants = {f"constant {mu}": dict(momentum=mu) for mu in (0.7, 0.8, 0.85, 0.9, 0.95)}
+        for start in (0.8, 0.85):
+            for steps in (300, 600, 1500, 3000):
+                variants[f"from {start} over {steps}"] = dict(momentum_warmup=f"{start}:{steps}")
+        few = ("constant 0.7", "constant 0.8", "constant 0.85", "constant 0.9", "constant 0.95",
+               "from 0.85 over 600", "from 0.85 over 1500", "from 0.85 over 3000")
+        return Plan([self.run(size, label, TUNING_SEED, dict(optimizer="root", lr=rate) | changes)
+                     for size in ("narrow", "narrow, long") for label, changes in variants.items()
+                     if size == "narrow" or label in few], baselines=())
+
+    def parts(self):
+        """What each part of ROOT adds to the loss on clean text, at one momentum and rate."""
+        base = dict(optimizer="root", momentum=0.85, lr=32e-3)
+        balanced = dict(update_beta=0.95)
+        split, wider, none = (dict(filter=f, place="gradient" if f != "none" else "momentum")
+                              for f in ("scaled:3:3", "scaled:5:3", "none"))
+        inverses, quintics, exact = (dict(orthogonalization=o) for o in ("default", "muon", "exact"))
+        variants = {
+            "quintics of Muon, no split": none | quintics,
+            "inverses, no split": none | inverses,
+            "exact, no split": none | exact,
+            "inverses, scaled(3, 3)": split | inverses,
+            "inverses, scaled(5, 3)": wider | inverses,
+            "inverses, no split, balanced": none | inverses | balanced,
+            "inverses, scaled(3, 3), balanced": split | inverses | balanced,
+            "quintics of Muon, no split, balanced": none | quintics | balanced,
         }
-        few = ("AdamW, clipped", "Muon", "Muon, rising momentum", "ROOT",
-               "ROOT, rising, all gradients", "ROOT, rising, all gradients, gate")
-        conditions = {"clean": contestants}
-        for noise in ("batch:3:1", "spikes:5"):
-            conditions[noise] = {label: contestants[label] for label in few}
+        return Plan([self.run("narrow", label, seed, base | changes)
+                     for seed in self.seeds(3) for label, changes in variants.items()],
+                    baselines=("quintics of Muon, no split", "inverses, no split"))
+
+    def contestants(self):
+        """With the settings that `tuning` chose; guards have those of what they guard."""
+        tuned = self.chosen["ROOT, tuned momentum"]
+        guarded = tuned | dict(place="all-gradients")
+        return self.chosen | {
+            "ROOT, tuned, all gradients": guarded,
+            "ROOT, tuned, gate": guarded | dict(gate="1.4:1"),
+            "ROOT, tuned, gate of three": guarded | dict(gate="1.4:3"),
+        }
+
+    def cells(self, seeds):
+        """{size: seeds}, from the cheapest to the dearest."""
+        extras = ("AdamW, clipped", "Muon, rising momentum", "ROOT, rising momentum",
+                  "ROOT, tuned, all gradients", "ROOT, tuned, gate of three")
+        return Plan([self.run(size, label, seed, changes)
+                     for size, count in seeds.items() for seed in self.seeds(count)
+                     for label, changes in self.contestants().items()
+                     if size == "narrow" or label not in extras], baselines=COMPETITORS)
+
+    def competitors(self):
+        return self.cells({"narrow": 5, "small": 5, "wide": 3})
+
+    def long(self):
+        return self.cells({"narrow, long": 3, "small, long": 3})
+
+    def guards(self):
+        kinds = ("batch:3:1", "random:0.2:1", "spikes:5", "heavy:4", "rank:4:10")
+        contestants = {label: changes for label, changes in self.contestants().items()
+                       if label in ("AdamW, clipped", "Muon", "Muon, tuned momentum", "ROOT",
+                                    "ROOT, tuned, all gradients", "ROOT, tuned, gate",
+                                    "ROOT, tuned, gate of three")}
         runs = [self.run("narrow", label, seed,
                          changes | ({} if group == "clean" else dict(noise=group)), group=group)
-                for seed in self.seeds(3) for group, variants in conditions.items()
-                for label, changes in variants.items()]
-        return Plan(runs, baselines=("Muon", "Muon, rising momentum", "AdamW, clipped"))
+                for group in ("clean", *kinds[:2 if self.quick else None])
+                for seed in self.seeds(3) for label, changes in contestants.items()]
+        return Plan(runs, baselines=("Muon", "AdamW, clipped"))
 
     def lm(self):
         runs = []

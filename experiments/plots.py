@@ -15,6 +15,8 @@ from paired import by_seed, confidence_interval
 COLORS = {"AdamW": "tab:gray", "AdamW, clipped": "black", "Muon": "tab:blue",
           "ROOT as published": "tab:orange", "ROOT": "tab:red",
           "ROOT, 60 % of the steps": "tab:pink",
+          "Muon, tuned momentum": "tab:cyan", "Muon, rising momentum": "tab:purple",
+          "ROOT, tuned momentum": "tab:pink", "ROOT, tuned, balanced": "tab:green",
           "classic": "tab:gray", "muon": "tab:blue", "published": "tab:orange",
           "default": "tab:red"}
 # The published triples are Muon's at most shapes: dashes on a thick line show both.
@@ -226,19 +228,23 @@ def draw(name, plan, pool, measured, folder):
         return [curves(runs, pool, folder / "curves.png"),
                 dots([m for m in measured if m["group"] in ("small", "larger")],
                      "validation_loss", folder / "final.png", "Muon")]
+    if name in ("competitors", "long"):
+        return [curves(runs, pool, folder / "curves.png"),
+                dots([m for m in measured if m["metric"] == "validation_loss"],
+                     "validation_loss", folder / "final.png", "Muon")]
     if name == "cost":
         times = step_times([run for run in runs if run.alone], pool)
         return [curves(runs, pool, folder / "wall_clock.png", times),
                 dots(measured, "optimizer_share", folder / "share.png")]
-    if name == "ablation":
-        return [dots(measured, plan.metric, folder / "ablation.png", plan.baselines[0])]
+    if name in ("ablation", "parts"):
+        return [dots(measured, plan.metric, folder / f"{name}.png", plan.baselines[0])]
     if name == "quantile":
         pictures = {"validation_loss": "loss.png", "validation_accuracy": "accuracy.png"}
         return [quantiles(measured, metric, folder / pictures[metric], plan.baselines[0])
                 for metric in dict.fromkeys(m["metric"] for m in measured)]
-    if name == "tuning":
+    if name in ("tuning", "momentum"):
         return []
-    if name in ("noise", "competitors"):
+    if name in ("noise", "guards"):
         return [dots(measured, "loss_increase", folder / "increase.png"),
                 dots(measured, "validation_loss", folder / "final.png", "Muon")]
     if name == "vision":

@@ -66,7 +66,9 @@ Noise (--noise), applied to the gradients of all parameters before clipping and 
                    (infinite variance), g the gradient of its parameter
   spikes:S         each entry, with probability .001, becomes +-S max|g|
   batch:K:S        in every K-th step each label (lm: each next byte) is, with probability S,
-                   replaced by one drawn uniformly)";
+                   replaced by one drawn uniformly
+  random:P:S       the same in a step with probability P
+  rank:N:S         the mean over N ranks, one of which sends S rms(g) z, z normal: g - g/N + S rms(g) z/N)";
 
 /// Ends the program for --help and for a command line that is not understood.
 inline Settings parse_settings(int argc, char** argv) {

@@ -23,8 +23,12 @@ curves.csv.
   tails           how the entries of momentum are distributed
   cost            the optimizer's share of a step, and loss against wall-clock; with the runs of lm
   tuning          the settings of each competitor, from as many candidates on clean text
+  momentum        how low and how long the momentum of ROOT should be, at 600 and at 3,000 steps
+  parts           what the split, the orthogonalization and the balance add on clean text
   competitors     Muon, Muon with another or a rising momentum, AdamW with tuned clipping, and ROOT with
-                  its options, with the settings of tuning: clean, every third batch spoiled, spikes
+                  its options, with the settings of tuning, at 600 steps; hours
+  long            the same at 3,000 steps; hours
+  guards          the same under noise: spoiled batches, spikes, heavy tails, a rank that sends noise
   all             all of them, one after the other
 
   --quick         all of it small enough for minutes: does it work, not what comes out;
