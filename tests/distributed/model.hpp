@@ -38,6 +38,8 @@ struct Model {
     add(others, {}, at::kDouble);
     add(others, {0});
     others.push_back(at::randn({6, 10}, generator).t().requires_grad_());
+    add(others, {100, 60});  // these two are cut between ranks
+    add(others, {5001});
   }
 
   std::vector<at::Tensor> all() const {

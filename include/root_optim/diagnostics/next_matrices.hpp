@@ -21,6 +21,7 @@
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/filtering.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/detail/matrix_update.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
@@ -54,7 +55,9 @@ inline std::string display_name(const std::vector<std::string>& names, size_t gr
 /// The state of a parameter, or null if no step has made one.
 template <class Optimizer>
 const ParamState* state_of(Optimizer& optimizer, const at::Tensor& parameter) {
-  const auto found = optimizer.state().find(state_key(parameter));
+  const auto& ranks = RanksAccess::ranks(optimizer);
+  const auto found =
+      optimizer.state().find(state_key(ranks ? ranks->kept_as(parameter) : parameter));
   if (found == optimizer.state().end()) return nullptr;
   return dynamic_cast<const ParamState*>(found->second.get());
 }

@@ -27,8 +27,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// and sends the new values to the others. The optimizer stays what it was for schedulers, closures and
 /// groups; `step` is collective from now on.
 ///
-/// Each batch of matrices has one owner, by cost; each tensor that follows AdamW has one, so that the bytes
-/// of state are level. Given equal gradients, parameters are bit for bit those of one process, for every
+/// Each batch of matrices has one owner, by cost; tensors that follow AdamW level the bytes of state, large
+/// ones by being cut between rows. Given equal gradients, parameters are bit for bit those of one process, for every
 /// number of ranks, on equal CPUs with equal numbers of threads and one version of LibTorch. What differs
 /// between ranks that a step would notice is compared here: options, shapes, names, values, state, threads,
 /// versions.

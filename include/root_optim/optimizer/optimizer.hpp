@@ -126,7 +126,10 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// Erases the state of a parameter, which then begins anew. LibTorch's optimizers know state by the address
   /// of a parameter: whoever replaces parameters in `param_groups()` calls this for the old ones, since a new
   /// one may be put at the same address.
-  void forget(const at::Tensor& parameter) { state_.erase(detail::state_key(parameter)); }
+  void forget(const at::Tensor& parameter) {
+    state_.erase(detail::state_key(parameter));
+    if (ranks_) ranks_->forget(parameter, state_);
+  }
 
   /// Gives back the memory that steps on the CPU keep for the next one: at most what a step takes, see
   /// the option `batch_bytes`. The next step takes it again. Programs with many optimizers call this after

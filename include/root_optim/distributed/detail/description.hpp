@@ -23,6 +23,7 @@
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
+#include <root_optim/optimizer/options.hpp>  // FilterPlace
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
@@ -61,6 +62,7 @@ int64_t structure_of(const std::vector<PlannedParam<Options>>& planned) {
     sum.add(to_string(item.options->layout()));
     sum.add(item.options->batch_bytes().value_or(-1));
     sum.add(item.options->master_weights());
+    sum.add(item.options->filter_place() == FilterPlace::AllGradients);
     sum.add(item.parameter.sizes().vec());
     sum.add(static_cast<int64_t>(item.parameter.scalar_type()));
     sum.add(item.parameter.device().str());

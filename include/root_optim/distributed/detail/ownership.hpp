@@ -24,6 +24,16 @@ struct Unit {
   double cost;          ///< of a step, in floating-point operations or what takes as long
   int64_t state_bytes;  ///< that its owner keeps
   int64_t value_bytes;  ///< that its owner sends
+  int64_t rows = 0;     ///< of a tensor that may be cut between them; 0: it may not
+  int64_t rows_at_once =
+      1;  ///< it is cut at multiples of so many, which are 64 numbers: for equal bits
+};
+
+/// A unit, or some of its rows, and who steps it.
+struct Share {
+  size_t unit;
+  int64_t owner;
+  int64_t first = 0, rows = 0;  ///< as many as the unit has: all of it
 };
 
 /// A batch, or its owner's part of it, that is computed and travels as one.
@@ -57,11 +67,26 @@ std::vector<size_t> descending(const std::vector<Unit>& units, const Select& sel
   return order;
 }
 
-/// The owner of each unit.
+/// What every load is raised to by `more` that fills up the lowest.
+inline double level_of(std::vector<double> loads, double more) {
+  std::sort(loads.begin(), loads.end());
+  double sum = more;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    sum += loads[i];
+    const double level = sum / static_cast<double>(i + 1);
+    if (i + 1 == loads.size() || level <= loads[i + 1]) return level;
+  }
+  return sum;
+}
+
+/// Who steps what.
 ///
 /// Matrices: the longest first, each to the rank with the least to do. AdamW's tensors then level the bytes
-/// of state: the largest first, each to the rank that keeps the least. Ties go to the lower rank.
-inline std::vector<int64_t> owners_of(const std::vector<Unit>& units, int64_t ranks) {
+/// of state: those that cannot be cut the largest first, each to the rank that keeps the least; then the
+/// others fill one rank after the other. Ties go to the lower rank.
+/// @param most_bytes of values in one part of a tensor that is cut
+inline std::vector<Share> shares_of(const std::vector<Unit>& units, int64_t ranks,
+                                    int64_t most_bytes) {
   std::vector<int64_t> owner(units.size());
   std::vector<double> cost(static_cast<size_t>(ranks)), bytes(static_cast<size_t>(ranks));
   const auto give = [&](size_t unit, const std::vector<double>& load) {
@@ -76,11 +101,43 @@ inline std::vector<int64_t> owners_of(const std::vector<Unit>& units, int64_t ra
     give(u, cost);
   }
   for (const size_t u : descending(
-           units, [](const Unit& unit) { return unit.adamw; },
+           units, [](const Unit& unit) { return unit.adamw && unit.rows == 0; },
            [](const Unit& unit) { return static_cast<double>(unit.state_bytes); })) {
     give(u, bytes);
   }
-  return owner;
+
+  std::vector<Share> shares;
+  double to_cut = 0;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (units[u].rows == 0) shares.push_back({u, owner[u]});
+    if (units[u].rows > 0) to_cut += static_cast<double>(units[u].state_bytes);
+  }
+  const double level = level_of(bytes, to_cut);
+  // The bytes of state of the least that can be cut off: what is cut finely comes last.
+  const auto least = [](const Unit& unit) {
+    return static_cast<double>(unit.state_bytes) * static_cast<double>(unit.rows_at_once) /
+           static_cast<double>(unit.rows);
+  };
+  for (const size_t u : descending(
+           units, [](const Unit& unit) { return unit.rows > 0; }, least)) {
+    const Unit& unit = units[u];
+    const double cut = least(unit);
+    const double most = static_cast<double>(most_bytes) * static_cast<double>(unit.state_bytes) /
+                        static_cast<double>(unit.value_bytes) / cut;
+    for (int64_t first = 0; first < unit.rows;) {
+      // The first rank that it goes into, else the one with most room.
+      auto rank = std::find_if(bytes.begin(), bytes.end(),
+                               [&](double load) { return level - load >= cut; });
+      if (rank == bytes.end()) rank = std::min_element(bytes.begin(), bytes.end());
+      const double cuts = (std::max)((std::min)((level - *rank) / cut, most), 1.0);
+      const int64_t rows =
+          (std::min)(static_cast<int64_t>(cuts) * unit.rows_at_once, unit.rows - first);
+      shares.push_back({u, rank - bytes.begin(), first, rows});
+      *rank += cut * static_cast<double>(rows) / static_cast<double>(unit.rows_at_once);
+      first += rows;
+    }
+  }
+  return shares;
 }
 
 /// The units as items: AdamW's tensors of one batch and owner together, up to `bucket_bytes`.

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <numeric>  // gcd
 #include <optional>
 #include <string>
 #include <utility>
@@ -42,11 +43,27 @@
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/parameters/rule.hpp>
+#include <root_optim/stages/detail/fused_adamw.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
+
+/// Between how many rows an AdamW tensor may be cut: where 64 numbers end, which the kernel takes at once.
+/// 0: it may not, because it is little, because the kernel does not take it (operators would treat the ends of
+/// parts in another way), or because the filter has to see all of it.
+template <class Options>
+int64_t rows_at_once(const PlannedParam<Options>& item) {
+  constexpr int64_t numbers = 64, least = 4096;
+  const at::Tensor& x = item.parameter;
+  if (item.rule != Rule::AdamW || x.dim() == 0 || x.numel() < least ||
+      x.scalar_type() != state_dtype(x) || !fused_adamw_takes(x, x, x) ||
+      item.options->filter_place() == FilterPlace::AllGradients) {
+    return 0;
+  }
+  return numbers / std::gcd(numbers, x.numel() / x.size(0));
+}
 
 /// The units of a step, batch by batch. Depends on nothing that differs between ranks.
 template <class Options>
@@ -62,6 +79,8 @@ std::vector<Unit> units_of(const std::vector<PlannedParam<Options>>& planned) {
                          static_cast<int64_t>(c10::elementSize(state_dtype(item.parameter)));
       if (adamw || i == batches[b].front()) units.push_back({{}, b, adamw, 0, 0, 0});
       Unit& unit = units.back();
+      unit.rows_at_once = rows_at_once(item);
+      unit.rows = unit.rows_at_once > 0 ? item.parameter.size(0) : 0;
       unit.members.push_back(i);
       unit.state_bytes += adamw ? 2 * state : state;
       unit.value_bytes += static_cast<int64_t>(item.parameter.nbytes());
@@ -132,6 +151,19 @@ class SharedOptimizer : public Ranks {
     keep_own(groups, states);
   }
 
+  void forget(const at::Tensor& parameter, StateMap& states) override {
+    for (const Piece& piece : pieces_) {
+      if (piece.whole.is_same(parameter)) states.erase(state_key(piece.tensor));
+    }
+  }
+
+  const at::Tensor& kept_as(const at::Tensor& parameter) const override {
+    for (const Piece& piece : pieces_) {
+      if (piece.owner == ranks_.rank() && piece.whole.is_same(parameter)) return piece.tensor;
+    }
+    return parameter;
+  }
+
   void release() override {
     whole_.reset();
     room_.clear();
@@ -148,12 +180,30 @@ class SharedOptimizer : public Ranks {
   using Planned = PlannedParam<Options>;
   void consolidate_together(const Groups& groups, const StateMap& states, int64_t to);
 
+  /// Rows of a tensor that follows AdamW, which has several owners. Among the parameters of a step pieces come
+  /// behind the last parameter.
+  struct Piece {
+    at::Tensor whole;  ///< the parameter
+    size_t position;   ///< of it among the parameters
+    int64_t owner, first, rows;
+    at::Tensor tensor;  ///< the rows. One object for life: the state knows it by its address.
+
+    at::Tensor of(const at::Tensor& x) const { return x.narrow(0, first, rows); }
+
+    /// Follows a parameter that has other memory, or another gradient.
+    void follow() {
+      tensor.set_data(of(whole.detach()));
+      tensor.mutable_grad() = whole.grad().defined() ? of(whole.grad()) : at::Tensor();
+    }
+  };
+
   /// A bucket on its way.
   struct Flight {
     Agreement agreement;
     std::vector<Started> values;
     std::vector<Pending> own;
     Commit received;
+    std::vector<at::Tensor> cut;  ///< parameters of which it has pieces
   };
 
   /// Where an item's values lie in its bucket: 16 bytes are a multiple of every dtype's size.
@@ -192,6 +242,7 @@ class SharedOptimizer : public Ranks {
                   "root_optim::step: expected the parameters, rules, layouts and batch_bytes that "
                   "`distribute` saw, got others");
       options = options_of<Options>(groups);
+      add_pieces(planned, states);
       make_room(planned);
     });
     agree_on_step(planned, options, error);
@@ -232,6 +283,9 @@ class SharedOptimizer : public Ranks {
       before.emplace(std::move(flight));
     }
     if (before) land(*before);
+    for (const Piece& piece : pieces_) {
+      if (skipped.defined() && piece.tensor.is_same(skipped)) skipped = piece.whole;
+    }
     return skipped;
   }
 
@@ -257,24 +311,73 @@ class SharedOptimizer : public Ranks {
     for (size_t g = 0; g < groups.size(); ++g) refuse_alone(group_options<Options>(groups, g), g);
     structure_ = structure_of(planned);
     params_ = static_cast<int64_t>(planned.size());
-    const std::vector<Unit> units = units_of(planned);
-    const std::vector<int64_t> owner = owners_of(units, ranks_.size());
-    buckets_ = buckets_of(items_of(units, owner, bucket_bytes_), ranks_.size(), bucket_bytes_);
     owner_.clear();
     for (const auto& group : groups) owner_.emplace_back(group.params().size(), 0);
-    for (size_t u = 0; u < units.size(); ++u) {
-      for (const size_t i : units[u].members) {
-        owner_[planned[i].group][planned[i].index] = owner[u];
+    constexpr int64_t least_bytes = int64_t{1} << 14;  // of a piece that fills a bucket
+    const std::vector<Unit> whole = units_of(planned);
+    std::vector<Unit> units;
+    std::vector<int64_t> owner;
+    for (const Share& share :
+         shares_of(whole, ranks_.size(), (std::max)(bucket_bytes_, least_bytes))) {
+      Unit unit = whole[share.unit];
+      const bool is_piece = share.rows < unit.rows;
+      for (const size_t i : unit.members) {
+        owner_[planned[i].group][planned[i].index] = is_piece ? nobody : share.owner;
       }
+      if (is_piece) {
+        const size_t i = unit.members.front();
+        pieces_.push_back({planned[i].parameter, i, share.owner, share.first, share.rows, {}});
+        pieces_.back().tensor = pieces_.back().of(planned[i].parameter.detach());
+        unit.members = {planned.size() + pieces_.size() - 1};
+        unit.cost *= static_cast<double>(share.rows) / static_cast<double>(unit.rows);
+        unit.state_bytes = unit.state_bytes / unit.rows * share.rows;
+        unit.value_bytes = unit.value_bytes / unit.rows * share.rows;
+      }
+      units.push_back(std::move(unit));
+      owner.push_back(share.owner);
+    }
+    buckets_ = buckets_of(items_of(units, owner, bucket_bytes_), ranks_.size(), bucket_bytes_);
+  }
+
+  /// Puts the pieces behind the parameters, with the state of those that are stepped here.
+  void add_pieces(std::vector<Planned>& planned, const StateMap& states) {
+    for (Piece& piece : pieces_) {
+      Planned part = planned[piece.position];  // without state: nobody owns the whole
+      piece.whole = part.parameter;
+      piece.follow();
+      part.parameter = piece.tensor;
+      if (part.steps && piece.owner == ranks_.rank()) {
+        const std::string where =
+            describe(piece.whole, part.group, part.index, part.options->names());
+        part.state = next_state(find_state(states, piece.tensor, part.options->layout(), where),
+                                piece.tensor, part.rule, *part.options, where);
+      }
+      planned.push_back(std::move(part));
     }
   }
 
-  /// Rank 0 for a parameter that `distribute` did not see: the step refuses it.
+  /// Rank 0 for a parameter that `distribute` did not see: the step refuses it. `nobody` for one that is cut.
   int64_t owner(size_t group, size_t index) const {
     return group < owner_.size() && index < owner_[group].size() ? owner_[group][index] : 0;
   }
 
   void keep_own(const Groups& groups, StateMap& states) const {
+    for (const Piece& piece : pieces_) {
+      const auto found = states.find(state_key(piece.whole));
+      if (found == states.end() || piece.owner != ranks_.rank()) continue;
+      const auto* whole = dynamic_cast<const ParamState*>(found->second.get());
+      if (whole == nullptr) continue;
+      auto state = std::make_unique<ParamState>();
+      state->step(whole->step());
+      for (const ParamState::Slot& slot : ParamState::slot_list()) {
+        const at::Tensor& tensor = whole->*slot.tensor;
+        if (!tensor.defined()) continue;
+        if (slot.kind == ParamState::Kind::Count) (*state).*slot.tensor = tensor.clone();
+        if (tensor.sizes() != piece.whole.sizes()) continue;
+        (*state).*slot.tensor = piece.of(tensor).clone(at::MemoryFormat::Contiguous);
+      }
+      states[state_key(piece.tensor)] = std::move(state);
+    }
     for (size_t g = 0; g < groups.size(); ++g) {
       for (size_t i = 0; i < groups[g].params().size(); ++i) {
         if (owner(g, i) != ranks_.rank()) states.erase(state_key(groups[g].params()[i]));
@@ -310,7 +413,7 @@ class SharedOptimizer : public Ranks {
       }
       most = (std::max)(most, bytes);
     }
-    return static_cast<size_t>(4 * most);  // values and momentum, twice
+    return static_cast<size_t>(6 * most);  // values and two moments, twice
   }
 
   /// Takes the memory of two buckets before any rank depends on this one.
@@ -347,12 +450,13 @@ class SharedOptimizer : public Ranks {
                                {"checkpoints to have been loaded", loaded_}};
     // Which parameters have a gradient, 64 to a number.
     std::vector<int64_t> bits(static_cast<size_t>(params_ + 63) / 64);
-    for (size_t i = 0; i < planned.size(); ++i) {
+    const size_t count = (std::min)(planned.size(), static_cast<size_t>(params_));
+    for (size_t i = 0; i < count; ++i) {
       if (planned[i].steps) bits[i / 64] |= static_cast<int64_t>(uint64_t{1} << i % 64);
     }
     Agreement agreement = start_agreement(ranks_, error, agreed, bits);
     const std::vector<std::vector<int64_t>> all = finish_agreement(ranks_, agreement);
-    for (size_t i = 0; i < planned.size(); ++i) {
+    for (size_t i = 0; i < count; ++i) {
       const auto has = [&](size_t rank) {
         return (all[rank][1 + agreed.size() + i / 64] >> i % 64 & 1) != 0;
       };
@@ -377,7 +481,10 @@ class SharedOptimizer : public Ranks {
       for (auto& [item, batch] : own) {
         if (!item->adamw) continue;
         AdamWParts& mine = parts[item] = adamw_parts(batch);
-        if (batch.options->non_finite() != NonFinite::Propagate) guard_parts(mine);
+        if (batch.options->non_finite() != NonFinite::Propagate) {
+          for (auto& [way, part] : mine) part.wholes = wholes_of(part);
+          guard_parts(mine);
+        }
         if (batch.options->non_finite() != NonFinite::SkipGroup) continue;
         const at::Tensor usable = all_usable(mine);
         at::Tensor& flag = flags[item->batch];
@@ -421,6 +528,20 @@ class SharedOptimizer : public Ranks {
     });
   }
 
+  /// The gradients that those of a part are of; nothing if none is cut.
+  std::vector<at::Tensor> wholes_of(const AdamWPart& part) const {
+    std::vector<at::Tensor> wholes = part.gradients;
+    bool any = false;
+    for (size_t i = 0; i < wholes.size(); ++i) {
+      for (const Piece& piece : pieces_) {
+        if (!piece.tensor.is_same(part.parameters[i])) continue;
+        wholes[i] = as_dtype(piece.whole.grad(), wholes[i].scalar_type());
+        any = true;
+      }
+    }
+    return any ? wholes : std::vector<at::Tensor>();
+  }
+
   /// Computes this rank's items of a bucket and starts what travels.
   /// @param half which half of the room: two buckets are on their way
   Flight send_off(const std::vector<Planned>& planned, size_t bucket, size_t half,
@@ -451,6 +572,9 @@ class SharedOptimizer : public Ranks {
     for (const Item& item : buckets_[bucket]) {
       for (const size_t i : item.members) {
         if (!planned[i].steps) continue;
+        if (i >= static_cast<size_t>(params_)) {
+          flight.cut.push_back(pieces_[i - static_cast<size_t>(params_)].whole);
+        }
         sent[{item.owner, planned[i].parameter.device().str()}].push_back(&planned[i]);
       }
     }
@@ -499,6 +623,7 @@ class SharedOptimizer : public Ranks {
     for (Started& started : flight.values) ranks_.wait(started);
     for (Pending& pending : flight.own) pending.commit();
     flight.received.run();
+    for (const at::Tensor& whole : flight.cut) whole.unsafeGetTensorImpl()->bump_version();
   }
 
   /// Waits for a bucket that comes to nothing: an earlier one has failed on some rank.
@@ -508,8 +633,11 @@ class SharedOptimizer : public Ranks {
     for (Started& started : flight.values) ranks_.wait(started);
   }
 
+  static constexpr int64_t nobody = -1;
+
   Collectives ranks_;
   int64_t bucket_bytes_;
+  std::vector<Piece> pieces_;
   int64_t structure_ = 0;
   int64_t params_ = 0;                       // that have entries
   std::vector<std::vector<int64_t>> owner_;  // by group and index
@@ -537,9 +665,11 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
     at::Tensor parameter;
     const MatrixLayout* layout;
     int64_t owner;
-    const ParamState* state;  // here
+    const ParamState* state;       // here
+    const Piece* piece = nullptr;  // of the parameter, if it is cut
   };
   std::vector<Param> params;
+  int64_t seen = 0;
   std::string error;
   // Of every parameter, from its owner: its steps, and which slots it has.
   at::Tensor counts;
@@ -551,16 +681,23 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
       for (size_t i = 0; i < groups[g].params().size(); ++i) {
         const at::Tensor& parameter = groups[g].params()[i];
         if (parameter.numel() == 0) continue;
-        const ParamState* state = owner(g, i) == ranks_.rank()
-                                      ? find_state(states, parameter, options.layout(),
-                                                   describe(parameter, g, i, options.names()))
-                                      : nullptr;
-        params.push_back({parameter, &options.layout(), owner(g, i), state});
+        ++seen;
+        const auto add = [&, index = i, group = g](const at::Tensor& kept, int64_t by,
+                                                   const Piece* piece) {
+          const ParamState* state =
+              by == ranks_.rank() ? find_state(states, kept, options.layout(),
+                                               describe(parameter, group, index, options.names()))
+                                  : nullptr;
+          params.push_back({parameter, &options.layout(), by, state, piece});
+        };
+        if (owner(g, i) != nobody) add(parameter, owner(g, i), nullptr);
+        for (const Piece& piece : pieces_) {
+          if (piece.whole.is_same(parameter)) add(piece.tensor, piece.owner, &piece);
+        }
       }
     }
-    TORCH_CHECK(static_cast<int64_t>(params.size()) == params_,
-                "root_optim::consolidate: expected the ", params_,
-                " parameters that `distribute` saw, got ", params.size());
+    TORCH_CHECK(seen == params_, "root_optim::consolidate: expected the ", params_,
+                " parameters that `distribute` saw, got ", seen);
     counts = at::zeros({static_cast<int64_t>(params.size()), 2}, at::kLong);
     for (size_t p = 0; p < params.size(); ++p) {
       if (params[p].state == nullptr) continue;
@@ -590,24 +727,41 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
       const int64_t steps = counts.data_ptr<int64_t>()[2 * p],
                     has = counts.data_ptr<int64_t>()[2 * p + 1];
       if (steps == 0) continue;
-      auto state = std::make_unique<ParamState>();
-      state->step(steps);
+      ParamState* state = nullptr;  // where it comes together
+      if (whole) {
+        auto& entry = (*whole)[state_key(param.parameter)];
+        if (!entry) entry = std::make_unique<ParamState>();
+        state = static_cast<ParamState*>(entry.get());
+        state->step(steps);
+      }
       for (size_t s = 0; s < slots.size(); ++s) {
         if ((has >> s & 1) == 0) continue;
-        const at::ScalarType dtype =
-            slots[s].kind == ParamState::Kind::Count ? at::kLong : state_dtype(param.parameter);
-        at::Tensor& tensor = (*state).*slots[s].tensor;
+        const bool count = slots[s].kind == ParamState::Kind::Count;
+        if (count && param.piece != nullptr && param.piece->first > 0)
+          continue;  // as the first one's
+        const at::ScalarType dtype = count ? at::kLong : state_dtype(param.parameter);
+        at::Tensor tensor;
         if (param.owner == ranks_.rank()) {  // as the receiver expects it
           tensor = (param.state->*slots[s].tensor).to(param.parameter.device(), dtype).contiguous();
-        } else if (whole) {
-          tensor = at::empty(slot_shape(slots[s].kind, param.parameter, *param.layout),
-                             param.parameter.options().dtype(dtype).requires_grad(false));
+        }
+        if (state != nullptr) {
+          at::Tensor& held = (*state).*slots[s].tensor;
+          if (tensor.defined() && param.piece == nullptr) {
+            held = tensor;
+          } else {
+            if (!held.defined()) {
+              held = at::empty(slot_shape(slots[s].kind, param.parameter, *param.layout),
+                               param.parameter.options().dtype(dtype).requires_grad(false));
+            }
+            const at::Tensor place = count || param.piece == nullptr ? held : param.piece->of(held);
+            if (tensor.defined()) place.copy_(tensor);
+            tensor = place;
+          }
         }
         if (tensor.defined() && param.owner != to) {
           messages.push_back({param.owner, tensor, static_cast<int>(p * slots.size() + s)});
         }
       }
-      if (whole) (*whole)[state_key(param.parameter)] = std::move(state);
     }
   });
   agree(ranks_, error);

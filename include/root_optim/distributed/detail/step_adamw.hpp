@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
@@ -25,8 +26,15 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
+/// A copy, in memory that steps keep where it is much.
+inline at::Tensor copy_of(const at::Tensor& x, Workspace* workspace) {
+  if (x.nbytes() < size_t{1} << 16) return x.detach().clone();
+  return temporary(workspace, x.sizes(), x.options().requires_grad(false)).copy_(x);
+}
+
 /// What `step_fused` makes of a part, by the same kernel on copies.
-inline void fused_step_of(AdamWPart& part, const AdamWSettings& settings, Pending& pending) {
+inline void fused_step_of(AdamWPart& part, const AdamWSettings& settings, Workspace* workspace,
+                          Pending& pending) {
   std::vector<FusedAdamWCall> calls = fused_calls(part);
   const std::vector<at::Tensor> counters = part.guard.counters(part.states);
   std::map<const void*, at::Tensor> next;  // by parameter
@@ -34,7 +42,7 @@ inline void fused_step_of(AdamWPart& part, const AdamWSettings& settings, Pendin
     for (const auto list :
          {&FusedAdamWCall::parameters, &FusedAdamWCall::exp_avgs, &FusedAdamWCall::exp_avg_sqs}) {
       for (at::Tensor& tensor : call.*list) {
-        const at::Tensor old = std::exchange(tensor, tensor.detach().clone());
+        const at::Tensor old = std::exchange(tensor, copy_of(tensor, workspace));
         if (list == &FusedAdamWCall::parameters) {
           next[old.unsafeGetTensorImpl()] = tensor;
         } else {
@@ -47,7 +55,8 @@ inline void fused_step_of(AdamWPart& part, const AdamWSettings& settings, Pendin
   std::vector<at::Tensor> values;
   for (const at::Tensor& parameter : part.parameters) {
     const auto found = next.find(parameter.unsafeGetTensorImpl());
-    values.push_back(found != next.end() ? found->second : parameter.detach().clone());  // skipped
+    values.push_back(found != next.end() ? found->second
+                                         : copy_of(parameter, workspace));  // skipped
   }
   pending.add(part.parameters, std::move(values), part.states);
   add_counters(pending.copies, part.states, counters);
@@ -66,7 +75,7 @@ Pending pending_adamw(AdamWParts& parts, const Options& options, Workspace* work
       }
     }
     if (std::get<0>(way)) {
-      fused_step_of(part, settings, pending);
+      fused_step_of(part, settings, workspace, pending);
       continue;
     }
     const at::Tensor t = taken_steps(part.states);

@@ -34,6 +34,12 @@ class Ranks {
   /// Called with the state of all parameters after a checkpoint was loaded: keeps what belongs here.
   virtual void loaded(const Groups& groups, StateMap& states) = 0;
 
+  /// Erases what is kept here for a parameter.
+  virtual void forget(const at::Tensor& parameter, StateMap& states) = 0;
+
+  /// The tensor whose entry in the state tells of a parameter here: itself, or a part of it.
+  virtual const at::Tensor& kept_as(const at::Tensor& parameter) const = 0;
+
   /// Gives back memory that is kept for later.
   virtual void release() = 0;
 };

@@ -35,6 +35,7 @@ struct AdamWPart {
   explicit AdamWPart(NonFinite policy) : guard(policy) {}
 
   std::vector<at::Tensor> parameters, gradients;
+  std::vector<at::Tensor> wholes;  ///< the gradients that those are parts of; empty: they are whole
   std::vector<ParamState*> states;
   FaultGuard guard;
 };
@@ -43,7 +44,7 @@ struct AdamWPart {
 using AdamWParts = std::map<std::tuple<bool, at::ScalarType, int64_t>, AdamWPart>;
 
 /// A gradient must be such that it can be squared: one that is finite, but not its square, is its own
-/// fault, too.
+/// fault, too. A part of a gradient is judged by the whole.
 void guard_gradients(AdamWPart& part);
 
 /// What the kernel is called for: all parameters of a part at once, where the host may look at the flags

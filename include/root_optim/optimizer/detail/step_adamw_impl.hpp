@@ -28,11 +28,14 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 ROOT_OPTIM_INLINE void guard_gradients(AdamWPart& part) {
+  std::vector<at::Tensor>& judged = part.wholes.empty() ? part.gradients : part.wholes;
   if (part.guard.cleans()) {
-    part.guard.note(max_abs_each(part.gradients).square());
+    part.guard.note(max_abs_each(judged).square());
     for (at::Tensor& gradient : part.gradients) gradient = part.guard.cleaned(gradient);
+    for (at::Tensor& gradient : part.wholes) gradient = part.guard.cleaned(gradient);
   }
-  part.guard.must_be_finite(max_abs_each(part.gradients).square());
+  part.guard.must_be_finite(max_abs_each(judged).square());
+  part.wholes.clear();
 }
 
 ROOT_OPTIM_INLINE std::vector<FusedAdamWCall> fused_calls(const AdamWPart& part) {
