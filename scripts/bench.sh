@@ -18,13 +18,14 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
               cost, on one thread
   memory      what a step allocates, and what optimizers keep
   compile     what the headers cost a compiler
+  distributed what a step costs that 1, 2 and 4 processes share, and what they keep and send
 
   --quick     less of it: on two idle cores a minute or two; all of it takes up to some 25, by
               benchmark and machine
   --jobs N    compile with N processes (default: one per core, fewer with little memory)
 
-Needs what scripts/demo.sh needs; speed and memory also a LibTorch >= 2.9 that Python can import, as
-the wheel in .deps/ is.
+Needs what scripts/demo.sh needs; speed, memory and distributed also a LibTorch >= 2.9 that Python can
+import, as the wheel in .deps/ is; distributed libgloo-dev.
 END
 }
 
@@ -34,7 +35,7 @@ while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
-    precision | speed | scaling | cost | memory | compile)
+    precision | speed | scaling | cost | memory | compile | distributed)
       if [ -z "$benchmark" ]; then benchmark=$1; else arguments+=("$1"); fi
       ;;
     *) arguments+=("$1") ;;
@@ -73,6 +74,13 @@ case $benchmark in
     set_up_python_torch
     targets=(benchmark_module)
     command=("$torch_python" "$sources/memory.py" --module "$release/benchmarks/module.so")
+    ;;
+  distributed)
+    set_up_python_torch
+    set_up_gloo
+    targets=(benchmark_distributed)
+    command=(env OMP_NUM_THREADS=1 "$torch_python" "$sources/distributed.py"
+             --program "$release/benchmarks/distributed")
     ;;
   compile)
     targets=()
