@@ -21,8 +21,8 @@
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/detail/filtering.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
-#include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/detail/matrix_update.hpp>
+#include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/param_state.hpp>
