@@ -5,6 +5,9 @@
 // macros that other libraries are known for, then every header by itself, shuffled.
 #include <fcntl.h>
 #include <torch/torch.h>
+#if __has_include(<torch/csrc/distributed/c10d/ProcessGroup.hpp>)
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#endif
 #include <unistd.h>
 
 #include <algorithm>

@@ -660,7 +660,7 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
                                                     int64_t to) {
   ranks_.at("consolidate");
   whole_.reset();
-  const auto& slots = ParamState::slot_list();
+  const auto& list = ParamState::slot_list();
   struct Param {
     at::Tensor parameter;
     const MatrixLayout* layout;
@@ -703,8 +703,8 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
       if (params[p].state == nullptr) continue;
       auto* mine = counts.data_ptr<int64_t>() + 2 * p;
       mine[0] = params[p].state->step();
-      for (size_t s = 0; s < slots.size(); ++s) {
-        if ((params[p].state->*slots[s].tensor).defined()) mine[1] |= int64_t{1} << s;
+      for (size_t s = 0; s < list.size(); ++s) {
+        if ((params[p].state->*list[s].tensor).defined()) mine[1] |= int64_t{1} << s;
       }
     }
   });
@@ -734,23 +734,23 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
         state = static_cast<ParamState*>(entry.get());
         state->step(steps);
       }
-      for (size_t s = 0; s < slots.size(); ++s) {
+      for (size_t s = 0; s < list.size(); ++s) {
         if ((has >> s & 1) == 0) continue;
-        const bool count = slots[s].kind == ParamState::Kind::Count;
+        const bool count = list[s].kind == ParamState::Kind::Count;
         if (count && param.piece != nullptr && param.piece->first > 0)
           continue;  // as the first one's
         const at::ScalarType dtype = count ? at::kLong : state_dtype(param.parameter);
         at::Tensor tensor;
         if (param.owner == ranks_.rank()) {  // as the receiver expects it
-          tensor = (param.state->*slots[s].tensor).to(param.parameter.device(), dtype).contiguous();
+          tensor = (param.state->*list[s].tensor).to(param.parameter.device(), dtype).contiguous();
         }
         if (state != nullptr) {
-          at::Tensor& held = (*state).*slots[s].tensor;
+          at::Tensor& held = (*state).*list[s].tensor;
           if (tensor.defined() && param.piece == nullptr) {
             held = tensor;
           } else {
             if (!held.defined()) {
-              held = at::empty(slot_shape(slots[s].kind, param.parameter, *param.layout),
+              held = at::empty(slot_shape(list[s].kind, param.parameter, *param.layout),
                                param.parameter.options().dtype(dtype).requires_grad(false));
             }
             const at::Tensor place = count || param.piece == nullptr ? held : param.piece->of(held);
@@ -759,7 +759,7 @@ void SharedOptimizer<Options>::consolidate_together(const Groups& groups, const 
           }
         }
         if (tensor.defined() && param.owner != to) {
-          messages.push_back({param.owner, tensor, static_cast<int>(p * slots.size() + s)});
+          messages.push_back({param.owner, tensor, static_cast<int>(p * list.size() + s)});
         }
       }
     }
