@@ -8,22 +8,35 @@
 set -u
 out=$1
 shift
-fail() { printf 'distributed.sh: %s\n' "$1" >&2; exit 1; }
+log=
+fail() {
+  printf 'distributed.sh: %s\n' "$1" >&2
+  tail -n 8 "$log" >&2
+  exit 1
+}
 export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1
-MASTER_PORT=$((20000 + $$ % 10000))
+MASTER_PORT=$((20000 + $$ * 16 % 12000))
 
-ranks() {  # ranks COUNT PROGRAM OPTION...
+# The run before leaves its port behind for a minute, and other tests listen too.
+next_free_port() {
+  MASTER_PORT=$((MASTER_PORT + 1))
+  while grep -qi ":$(printf %04x $MASTER_PORT) " /proc/net/tcp /proc/net/tcp6 2> /dev/null; do
+    MASTER_PORT=$((MASTER_PORT + 1))
+  done
+}
+ranks() {  # ranks COUNT LOG PROGRAM OPTION...
+  next_free_port
   export WORLD_SIZE=$1 MASTER_PORT
-  shift
+  log=$out/$2.log
+  shift 2
   pids=
   rank=0
   while [ $rank -lt "$WORLD_SIZE" ]; do
-    RANK=$rank "$@" & pids="$pids $!"
+    RANK=$rank "$@" >> "$log" 2>&1 & pids="$pids $!"
     rank=$((rank + 1))
   done
   code=0
   for pid in $pids; do wait "$pid" || code=1; done
-  MASTER_PORT=$((MASTER_PORT + 1))
   unset WORLD_SIZE
   return $code
 }
@@ -31,19 +44,20 @@ last_loss() { sed -n 's/^validation loss //p' "$out/$1.log"; }
 
 rm -rf "$out"
 mkdir -p "$out"
-ranks 2 "$@" --out "$out/whole" > "$out/whole.log" || fail "the run with two ranks failed"
-cat "$out/whole.log"
-ranks 2 "$@" --out "$out/parts" --stop-after 8 || fail "the first part failed"
+ranks 2 whole "$@" --out "$out/whole" || fail "the run with two ranks failed"
+ranks 2 first "$@" --out "$out/parts" --stop-after 8 || fail "the first part failed"
 cp -r "$out/parts" "$out/three"
-ranks 2 "$@" --out "$out/parts" --resume || fail "the second part failed"
+ranks 2 second "$@" --out "$out/parts" --resume || fail "the second part failed"
 cmp "$out/whole/checkpoint.pt" "$out/parts/checkpoint.pt" || fail "the checkpoints differ"
-ranks 3 "$@" --out "$out/three" --resume > "$out/three.log" || fail "three ranks could not go on"
+ranks 3 three "$@" --out "$out/three" --resume || fail "three ranks could not go on"
 # Three ranks round the mean of the gradients in another order.
 awk -v a="$(last_loss whole)" -v b="$(last_loss three)" 'BEGIN { exit !(a > 0 && (a - b)^2 < .01^2) }' ||
   fail "three ranks came to another loss"
-"$@" --out "$out/three" --resume --stop-after 1 || fail "one process cannot read the checkpoint"
+ranks 1 one "$@" --out "$out/three" --resume --stop-after 1 ||
+  fail "one process cannot read the checkpoint"
 if [ -n "${TORCHRUN:-}" ]; then
-  "$TORCHRUN" --standalone --no-python --nproc-per-node 2 "$@" --out "$out/torchrun" > "$out/torchrun.log" ||
+  log=$out/torchrun.log
+  "$TORCHRUN" --standalone --no-python --nproc-per-node 2 "$@" --out "$out/torchrun" > "$log" 2>&1 ||
     fail "torchrun failed"
   cmp "$out/whole/checkpoint.pt" "$out/torchrun/checkpoint.pt" || fail "torchrun's checkpoint differs"
   printf 'torchrun: the same checkpoint\n'
