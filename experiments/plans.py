@@ -208,15 +208,17 @@ class Planner:
         return self.cells({"narrow, long": 3, "small, long": 3})
 
     def guards(self):
-        kinds = ("batch:3:1", "random:0.2:1", "spikes:5", "heavy:4", "rank:4:10")
+        kinds = ("batch:3:1", "spikes:5", "random:0.2:1", "heavy:0.5", "heavy:4", "rank:4:10",
+                 "batch:10:1", "spikes:1", "rank:4:1")
         contestants = {label: changes for label, changes in self.contestants().items()
                        if label in ("AdamW, clipped", "Muon", "Muon, tuned momentum", "ROOT",
                                     "ROOT, tuned, all gradients", "ROOT, tuned, gate",
                                     "ROOT, tuned, gate of three")}
         runs = [self.run("narrow", label, seed,
                          changes | ({} if group == "clean" else dict(noise=group)), group=group)
+                for seed in self.seeds(3)
                 for group in ("clean", *kinds[:2 if self.quick else None])
-                for seed in self.seeds(3) for label, changes in contestants.items()]
+                for label, changes in contestants.items()]
         return Plan(runs, baselines=("Muon", "AdamW, clipped"))
 
     def lm(self):
