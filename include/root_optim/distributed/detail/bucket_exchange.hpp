@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// A bucket's way: what a rank has computed goes to the others, and is committed where all have computed theirs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <root_optim/distributed/detail/agreement.hpp>
+#include <root_optim/distributed/detail/collectives.hpp>
+#include <root_optim/distributed/detail/ownership.hpp>
+#include <root_optim/distributed/detail/partition.hpp>
+#include <root_optim/optimizer/detail/commit.hpp>
+#include <root_optim/optimizer/detail/pending.hpp>
+#include <root_optim/optimizer/detail/plan.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// Where an item's values lie in its bucket: 16 bytes are a multiple of every dtype's size.
+inline int64_t aligned(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+/// Memory of two buckets, by device.
+using Room = std::map<std::string, std::vector<at::Tensor>>;
+
+/// Takes that memory before any rank depends on this one.
+template <class Options>
+void make_room(Room& room, const std::vector<std::vector<Item>>& buckets,
+               const std::vector<PlannedParam<Options>>& planned) {
+  std::map<std::string, std::pair<at::Device, int64_t>> most;  // a device's largest bucket
+  for (const std::vector<Item>& bucket : buckets) {
+    std::map<std::string, int64_t> bytes;
+    for (const Item& item : bucket) {
+      for (const size_t i : item.members) {
+        const at::Tensor& parameter = planned[i].parameter;
+        int64_t& sum = bytes[parameter.device().str()];
+        sum += aligned(static_cast<int64_t>(parameter.nbytes()));
+        auto& largest =
+            most.emplace(parameter.device().str(), std::pair(parameter.device(), int64_t{0}))
+                .first->second.second;
+        largest = (std::max)(largest, sum);
+      }
+    }
+  }
+  for (const auto& [name, device] : most) {
+    std::vector<at::Tensor>& two = room[name];
+    while (two.size() < 2) {
+      two.push_back(
+          at::empty({device.second}, at::TensorOptions().dtype(at::kByte).device(device.first)));
+    }
+  }
+}
+
+/// A bucket on its way.
+struct Flight {
+  Agreement agreement;
+  std::vector<Started> values;
+  std::vector<Pending> own;
+  Commit received;
+  std::vector<at::Tensor> cut;  ///< parameters of which it has pieces
+};
+
+/// Starts what travels of a bucket.
+/// @param own what this rank has computed of it
+/// @param half which half of the room: two buckets are on their way
+/// @param steps what all ranks must have counted
+template <class Options>
+Flight send_off(Collectives& ranks, const Partition& partition,
+                const std::vector<PlannedParam<Options>>& planned, const std::vector<Item>& bucket,
+                std::vector<Pending> own, Room& room, size_t half, int64_t steps,
+                std::string& error) {
+  Flight flight;
+  flight.own = std::move(own);
+  std::map<const void*, at::Tensor> next;  // values that this rank has computed, by parameter
+  for (const Pending& pending : flight.own) {
+    for (size_t i = 0; i < pending.parameters.size(); ++i) {
+      next[pending.parameters[i].unsafeGetTensorImpl()] = pending.values[i];
+    }
+  }
+
+  // The values of each owner and device lie side by side, in the order of the bucket.
+  std::map<std::pair<int64_t, std::string>, std::vector<const PlannedParam<Options>*>> sent;
+  const auto params = static_cast<size_t>(partition.params);
+  for (const Item& item : bucket) {
+    for (const size_t i : item.members) {
+      if (!planned[i].steps) continue;
+      if (i >= params) flight.cut.push_back(partition.pieces[i - params].whole);
+      sent[{item.owner, planned[i].parameter.device().str()}].push_back(&planned[i]);
+    }
+  }
+  std::map<std::string, int64_t> used;
+  std::vector<std::pair<int64_t, at::Tensor>> messages;
+  for (const auto& [from, items] : sent) {
+    const auto& [owner, device] = from;
+    const at::Tensor& memory = room[device][half];
+    const int64_t begin = used[device];
+    int64_t& end = used[device];
+    for (const PlannedParam<Options>* item : items) {
+      const at::Tensor& parameter = item->parameter;
+      const auto bytes = static_cast<int64_t>(parameter.nbytes());
+      const at::Tensor place =
+          memory.narrow(0, end, bytes).view(parameter.scalar_type()).view(parameter.sizes());
+      end += aligned(bytes);
+      if (owner == ranks.rank()) {
+        attempt(error, [&, p = &parameter] { place.copy_(next.at(p->unsafeGetTensorImpl())); });
+      } else {
+        attempt(error, [&, p = &parameter] { flight.received.add({*p}, {place}); });
+      }
+    }
+    messages.emplace_back(owner, memory.narrow(0, begin, end - begin));
+  }
+  flight.agreement = start_agreement(ranks, error, {{"numbers of steps", steps}});
+  if (ranks.size() > 1) {
+    for (const auto& [owner, values] : messages) {
+      flight.values.push_back(ranks.broadcast(values, owner));
+    }
+  }
+  return flight;
+}
+
+/// Waits for a bucket and commits it.
+/// @throws c10::Error on every rank if any has failed to compute its part; nothing of it is committed
+/// then.
+inline void land(Collectives& ranks, Flight& flight) {
+  try {
+    finish_agreement(ranks, flight.agreement);
+  } catch (...) {
+    if (ranks.lost().empty()) {  // its buffers are used again
+      for (Started& started : flight.values) ranks.wait(started);
+    }
+    throw;
+  }
+  for (Started& started : flight.values) ranks.wait(started);
+  for (Pending& pending : flight.own) pending.commit();
+  flight.received.run();
+  for (const at::Tensor& whole : flight.cut) whole.unsafeGetTensorImpl()->bump_version();
+}
+
+/// Waits for a bucket that comes to nothing: an earlier one has failed on some rank.
+inline void drain(Collectives& ranks, Flight& flight) {
+  if (!ranks.lost().empty()) return;
+  ranks.wait(flight.agreement.started);
+  for (Started& started : flight.values) ranks.wait(started);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim
