@@ -45,6 +45,8 @@
 #include <root_optim/parameters/detail/name_table_impl.hpp>
 #include <root_optim/parameters/detail/param_state_impl.hpp>
 #include <root_optim/parameters/detail/parameter_checks_impl.hpp>
+#include <root_optim/parameters/detail/proposal_impl.hpp>
+#include <root_optim/parameters/detail/registration_impl.hpp>
 #include <root_optim/parameters/detail/routing_impl.hpp>
 #include <root_optim/parameters/detail/routing_table_impl.hpp>
 #include <root_optim/parameters/detail/suitability_impl.hpp>

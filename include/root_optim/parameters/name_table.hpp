@@ -36,6 +36,10 @@ struct NameRow {
 /// their own, and those that they exclude from weight decay or from Muon.
 const std::array<NameRow, 11>& name_table();
 
+/// The names that mark an output head where `output_heads` gives none. A parameter of rank >= 2 that is
+/// called "weight" goes by the last path component of its module, any other by its own name.
+const std::vector<std::string>& default_output_heads();
+
 namespace detail {
 
 /// The words of a name in lower case; see `name_table`.

@@ -38,6 +38,11 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const std::array<NameRow, 11>& name_table() {
   return table;
 }
 
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE const std::vector<std::string>& default_output_heads() {
+  static const std::vector<std::string> names{"lm_head", "output_head", "head", "classifier"};
+  return names;
+}
+
 namespace detail {
 
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE std::vector<std::string> words_of(const std::string& name) {
