@@ -78,11 +78,9 @@ Pending pending_adamw(AdamWParts& parts, const Options& options, Workspace* work
       fused_step_of(part, settings, workspace, pending);
       continue;
     }
-    const at::Tensor t = taken_steps(part.states);
-    const std::vector<at::Tensor> counters = part.guard.counters(part.states);
-    const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
+    const PartNumbers numbers(part);
     for (size_t i = 0; i < part.parameters.size(); ++i) {
-      plain_step_of(part, i, t, counters, usable[i], settings, std::nullopt, pending);
+      plain_step_of(part, i, numbers, settings, std::nullopt, pending);
     }
   }
   return pending;

@@ -66,11 +66,17 @@ AdamWResult next_of(const at::Tensor& parameter, const at::Tensor& gradient,
 void step_plain(AdamWPart& part, const AdamWSettings& settings,
                 const std::optional<DeviceRates>& rates);
 
+/// What the guard and the states of a part say about its parameters, in their order.
+struct PartNumbers {
+  explicit PartNumbers(const AdamWPart& part);
+
+  at::Tensor taken;                  ///< as `taken_steps`
+  std::vector<at::Tensor> counters;  ///< as FaultGuard::counters
+  std::vector<at::Tensor> usable;    ///< a flag each, or undefined
+};
+
 /// What `step_plain` makes of one parameter of a part.
-/// @param t,counters of all of the part, as `taken_steps` and FaultGuard::counters give them
-/// @param usable its flag, or undefined
-void plain_step_of(AdamWPart& part, size_t i, const at::Tensor& t,
-                   const std::vector<at::Tensor>& counters, const at::Tensor& usable,
+void plain_step_of(AdamWPart& part, size_t i, const PartNumbers& numbers,
                    const AdamWSettings& settings, const std::optional<DeviceRates>& rates,
                    Pending& pending);
 

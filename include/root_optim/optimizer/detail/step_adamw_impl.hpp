@@ -95,13 +95,18 @@ ROOT_OPTIM_INLINE AdamWResult next_of(const at::Tensor& parameter, const at::Ten
   return rates ? step(*rates) : step();
 }
 
-ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const at::Tensor& t,
-                                     const std::vector<at::Tensor>& counters,
-                                     const at::Tensor& usable, const AdamWSettings& settings,
+ROOT_OPTIM_INLINE PartNumbers::PartNumbers(const AdamWPart& part)
+    : taken(taken_steps(part.states)),
+      counters(part.guard.counters(part.states)),
+      usable(part.guard.usable_each(part.parameters.size())) {}
+
+ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const PartNumbers& numbers,
+                                     const AdamWSettings& settings,
                                      const std::optional<DeviceRates>& rates, Pending& pending) {
   const at::Tensor& parameter = part.parameters[i];
   ParamState& state = *part.states[i];
-  const at::Tensor own = t[static_cast<int64_t>(i)];
+  const at::Tensor own = numbers.taken[static_cast<int64_t>(i)];
+  const at::Tensor& usable = numbers.usable[i];
   AdamWResult next = next_of(parameter, part.gradients[i], state, own, settings, rates);
   if (state.master().defined()) {
     pending.copies.add({state.master()}, {choose(usable, next.parameter, state.master())});
@@ -111,21 +116,19 @@ ROOT_OPTIM_INLINE void plain_step_of(AdamWPart& part, size_t i, const at::Tensor
   next.exp_avg_sq = choose(usable, next.exp_avg_sq, state.exp_avg_sq());
   pending.add({parameter}, {ready_for(parameter, next.parameter)}, {&state});
   pending.copies.add({state.exp_avg(), state.exp_avg_sq()}, {next.exp_avg, next.exp_avg_sq});
-  if (!counters.empty()) {
+  if (!numbers.counters.empty()) {
     pending.copies.add({state.skipped(), state.non_finite()},
-                       {counters[i], counters[part.parameters.size() + i]});
+                       {numbers.counters[i], numbers.counters[part.parameters.size() + i]});
   }
 }
 
 ROOT_OPTIM_INLINE void step_plain(AdamWPart& part, const AdamWSettings& settings,
                                   const std::optional<DeviceRates>& rates) {
-  const at::Tensor t = taken_steps(part.states);
-  const std::vector<at::Tensor> counters = part.guard.counters(part.states);
-  const std::vector<at::Tensor> usable = part.guard.usable_each(part.parameters.size());
+  const PartNumbers numbers(part);
   const std::vector<at::Tensor> steps = next_device_steps(part.states);
   for (size_t i = 0; i < part.parameters.size(); ++i) {
     Pending pending;
-    plain_step_of(part, i, t, counters, usable[i], settings, rates, pending);
+    plain_step_of(part, i, numbers, settings, rates, pending);
     if (!steps.empty()) pending.copies.add({part.states[i]->device_step()}, {steps[i]});
     pending.commit();
   }
