@@ -8,3 +8,4 @@
 #include <root_optim/distributed/distribute.hpp>
 #include <root_optim/distributed/gradient_reducer.hpp>
 #include <root_optim/distributed/options.hpp>
+#include <root_optim/distributed/sharded_checkpoint.hpp>

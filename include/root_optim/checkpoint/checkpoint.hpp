@@ -92,6 +92,9 @@ std::string listed(const std::vector<std::string>& names);
 /// of a gate; the state of the gate; master weights; AdaNewton's iteration and tables of stages.
 inline constexpr int64_t checkpoint_format = 5;
 
+/// Of archives that are parts of a checkpoint of one file a rank (distributed/sharded_checkpoint.hpp).
+inline constexpr char shard_key[] = "root_optim_shard", manifest_key[] = "root_optim_manifest";
+
 int64_t read_integer(torch::serialize::InputArchive& archive, const std::string& key);
 
 /// The checksum of all that a checkpoint holds, kept in the archive: torch::load knows no digest of

@@ -160,6 +160,8 @@ class OrthogonalizedOptimizer : public torch::optim::Optimizer {
   /// A step by one process. @return the first parameter that was skipped
   at::Tensor step_here();
   void warn_once(const at::Tensor& skipped);
+  /// Takes what a load has made and checked. Nothing in it can fail.
+  void commit(detail::Restored<Options>& restored, bool gate);
 
   size_t groups_added_ = 0;
   GateState gate_state_;
@@ -299,6 +301,19 @@ ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::save(
 }
 
 template <class F, class O>
+ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::commit(detail::Restored<Options>& restored,
+                                                           bool gate) {
+  // GateState is tensors: their moves do not throw, which LibTorch 1.13 does not say.
+  static_assert(std::is_nothrow_move_assignable_v<Options> &&
+                std::is_nothrow_move_assignable_v<detail::StateMap>);
+  for (size_t g = 0; g < param_groups_.size(); ++g) {
+    static_cast<Options&>(param_groups_[g].options()) = std::move(restored.options[g]);
+  }
+  state_ = std::move(restored.states);
+  if (gate) gate_state_ = std::move(restored.gate);
+}
+
+template <class F, class O>
 ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
     torch::serialize::InputArchive& archive, const LoadOptions& options) {
   const c10::InferenceMode normal_mode(false);
@@ -311,14 +326,7 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
   auto restored = options.strict()
                       ? detail::restore<Options>(param_groups_, std::move(stored))
                       : detail::restore_by_name<Options>(param_groups_, state_, std::move(stored));
-  // GateState is tensors: their moves do not throw, which LibTorch 1.13 does not say.
-  static_assert(std::is_nothrow_move_assignable_v<Options> &&
-                std::is_nothrow_move_assignable_v<detail::StateMap>);
-  for (size_t g = 0; g < param_groups_.size(); ++g) {  // commit: nothing that can fail
-    static_cast<Options&>(param_groups_[g].options()) = std::move(restored.options[g]);
-  }
-  state_ = std::move(restored.states);
-  if (options.strict()) gate_state_ = std::move(restored.gate);
+  commit(restored, /*gate=*/options.strict());
   if (ranks_) ranks_->loaded(param_groups_, state_);
   return std::move(restored.report);
 }

@@ -106,6 +106,13 @@ ROOT_OPTIM_COLD ROOT_OPTIM_INLINE void write_checkpoint(torch::serialize::Output
 
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE StoredCheckpoint
 read_checkpoint(torch::serialize::InputArchive& archive) {
+  for (const char* key : {shard_key, manifest_key}) {
+    torch::serialize::InputArchive part;
+    TORCH_CHECK(
+        !archive.try_read(key, part),
+        "root_optim::load: expected a whole checkpoint, got a file of one that has a file for "
+        "each rank: load_sharded(optimizer, folder) reads it");
+  }
   c10::IValue stored_format;
   TORCH_CHECK(archive.try_read("root_optim_format", stored_format) && stored_format.isInt(),
               "root_optim::load: expected a checkpoint written by root_optim, got another archive");

@@ -87,10 +87,16 @@ class SharedOptimizer : public Ranks {
   }
 
   void loaded(const Groups& groups, StateMap& states) override {
-    loaded_ = checksum_of_state(groups, states);
+    loaded(checksum_of_state(groups, states));
+    keep_own(partition_, groups, states);
+  }
+
+  /// Called after a checkpoint was loaded of which every rank has its part.
+  /// @param checksum of the checkpoint
+  void loaded(int64_t checksum) {
+    loaded_ = checksum;
     steps_ = 0;
     whole_.reset();
-    keep_own(partition_, groups, states);
   }
 
   void forget(const at::Tensor& parameter, StateMap& states) override {
@@ -120,7 +126,19 @@ class SharedOptimizer : public Ranks {
     });
   }
 
+  /// f(ranks), which is collective, by the name `what`.
+  template <class F>
+  void together(const char* what, const F& f) {
+    check_not_lost();
+    in_step([&] {
+      ranks_.at(what);
+      f(ranks_);
+    });
+  }
+
   int64_t rank() const { return ranks_.rank(); }
+  /// Steps since `distribute` or loading.
+  int64_t steps() const { return steps_; }
   /// Who owns what.
   const Partition& partition() const { return partition_; }
 

@@ -50,6 +50,10 @@ struct RanksAccess {
   static std::unique_ptr<Ranks>& ranks(Optimizer& optimizer) {
     return optimizer.ranks_;
   }
+  template <class Optimizer, class Restored>
+  static void commit(Optimizer& optimizer, Restored& restored) {
+    optimizer.commit(restored, /*gate=*/true);
+  }
 };
 
 }  // namespace detail

@@ -39,6 +39,9 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
+/// A parameter's part of a checkpoint.
+CheckpointParam to_checkpoint(const at::Tensor& parameter, const StateMap& states);
+
 /// The checkpoint of an optimizer's groups and state: on the CPU, so that machines without the optimizer's
 /// device read it, too. It shares tensors that are there already.
 template <class Options>
@@ -48,15 +51,7 @@ ROOT_OPTIM_COLD Checkpoint to_checkpoint(const Groups& groups, const StateMap& s
     CheckpointGroup group;
     group.options = group_options<Options>(groups, g).fields();
     for (const at::Tensor& parameter : groups[g].params()) {
-      CheckpointParam stored{parameter.sizes().vec(), {}};
-      const auto found = states.find(state_key(parameter));
-      if (found != states.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
-      count_where(stored.state, /*on_device=*/false, parameter);
-      for (const ParamState::Slot& slot : ParamState::slot_list()) {
-        at::Tensor& tensor = stored.state.*slot.tensor;
-        if (tensor.defined()) tensor = tensor.cpu();
-      }
-      group.params.push_back(std::move(stored));
+      group.params.push_back(to_checkpoint(parameter, states));
     }
     checkpoint.push_back(std::move(group));
   }

@@ -26,6 +26,19 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
+ROOT_OPTIM_COLD ROOT_OPTIM_INLINE CheckpointParam to_checkpoint(const at::Tensor& parameter,
+                                                                const StateMap& states) {
+  CheckpointParam stored{parameter.sizes().vec(), {}};
+  const auto found = states.find(state_key(parameter));
+  if (found != states.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
+  count_where(stored.state, /*on_device=*/false, parameter);
+  for (const ParamState::Slot& slot : ParamState::slot_list()) {
+    at::Tensor& tensor = stored.state.*slot.tensor;
+    if (tensor.defined()) tensor = tensor.cpu();
+  }
+  return stored;
+}
+
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE ParamState restored_state(const ParamState& stored,
                                                             const at::Tensor& parameter,
                                                             const MatrixLayout& layout,
