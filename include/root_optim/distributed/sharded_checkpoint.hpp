@@ -15,11 +15,14 @@
 
 #include <root_optim/distributed/detail/agreement.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
-#include <root_optim/distributed/detail/part.hpp>
+#include <root_optim/distributed/detail/partition.hpp>
 #include <root_optim/distributed/detail/shard_files.hpp>
 #include <root_optim/distributed/detail/shared_optimizer.hpp>
+#include <root_optim/distributed/detail/state_part.hpp>
+#include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
+#include <root_optim/optimizer/options.hpp>
 #include <root_optim/schedules/lr_scheduler.hpp>
 #include <root_optim/version.hpp>
 

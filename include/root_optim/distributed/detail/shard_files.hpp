@@ -32,7 +32,8 @@
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/description.hpp>
 #include <root_optim/distributed/detail/manifest.hpp>
-#include <root_optim/distributed/detail/part.hpp>
+#include <root_optim/distributed/detail/partition.hpp>
+#include <root_optim/distributed/detail/state_part.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/restore.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
@@ -57,11 +58,11 @@ ROOT_OPTIM_COLD inline std::vector<int64_t> params_of(const Groups& groups) {
 /// What a rank keeps, as its file.
 template <class Options>
 ROOT_OPTIM_COLD std::string shard_bytes(const Groups& groups, const StateMap& states,
-                                        const GateState& gate, const std::vector<Part>& parts,
+                                        const GateState& gate, const std::vector<StatePart>& parts,
                                         int64_t rank) {
   Checkpoint checkpoint = to_checkpoint<Options>(groups, states);
   CheckpointGroup rows;
-  for (const Part& part : parts) {
+  for (const StatePart& part : parts) {
     if (part.owner != rank || part.tensor.is_same(groups[part.group].params()[part.index]))
       continue;
     rows.params.push_back(to_checkpoint(part.tensor, states));
@@ -89,7 +90,7 @@ ROOT_OPTIM_COLD void save_shards(Collectives& ranks, const Partition& partition,
   namespace fs = std::filesystem;
   const fs::path& folder = save.folder;
   const bool is_first = ranks.rank() == 0;
-  std::vector<Part> parts;
+  std::vector<StatePart> parts;
   std::string error;
   int64_t options = 0, scheduler = 0, again = 0;
   attempt(error, [&] {
@@ -144,7 +145,7 @@ ROOT_OPTIM_COLD void save_shards(Collectives& ranks, const Partition& partition,
             "', where rank 0 does not see '", file.name, "' of rank ", r);
         manifest.files.push_back(std::move(file));
       }
-      for (const Part& part : parts) {
+      for (const StatePart& part : parts) {
         manifest.files[static_cast<size_t>(part.owner)].parts.push_back(
             {part.position, part.first, part.rows});
       }
@@ -230,7 +231,7 @@ struct LoadedShards {
 /// @throws c10::Error for anything that is missing or damaged, or does not fit; as `restore`.
 template <class Options>
 ROOT_OPTIM_COLD LoadedShards<Options> load_shards(const Groups& groups,
-                                                  const std::vector<Part>& parts, int64_t rank,
+                                                  const std::vector<StatePart>& parts, int64_t rank,
                                                   int64_t ranks,
                                                   const std::filesystem::path& folder,
                                                   const LrScheduler* scheduler) {
@@ -242,11 +243,11 @@ ROOT_OPTIM_COLD LoadedShards<Options> load_shards(const Groups& groups,
   if (scheduler != nullptr) scheduler->validate(*manifest.scheduler);
   loaded.checksum = static_cast<int64_t>(crc64(bytes.data(), bytes.size()));
 
-  std::multimap<int64_t, std::pair<const Part*, GatheredState>> own;  // by position
-  for (const Part& part : parts) {
+  std::multimap<int64_t, std::pair<const StatePart*, GatheredState>> own;  // by position
+  for (const StatePart& part : parts) {
     if (part.owner == rank) own.emplace(part.position, std::pair(&part, GatheredState(part)));
   }
-  const auto name_of = [&groups](const Part& part) {
+  const auto name_of = [&groups](const StatePart& part) {
     return describe(groups[part.group].params()[part.index], part.group, part.index,
                     group_options<Options>(groups, part.group).names());
   };

@@ -25,7 +25,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 /// Rows of a parameter whose state one rank keeps: all of them, or some.
-struct Part {
+struct StatePart {
   size_t group, index;  ///< of the parameter
   int64_t position;     ///< of it among the parameters of all groups
   int64_t first, rows;
@@ -40,9 +40,9 @@ ROOT_OPTIM_COLD inline int64_t rows_of(c10::IntArrayRef shape) {
 
 /// What all ranks keep; parameters without entries have no state.
 /// @param partition nullptr: one process keeps everything
-ROOT_OPTIM_COLD inline std::vector<Part> parts_of(const Groups& groups,
-                                                  const Partition* partition) {
-  std::vector<Part> parts;
+ROOT_OPTIM_COLD inline std::vector<StatePart> parts_of(const Groups& groups,
+                                                       const Partition* partition) {
+  std::vector<StatePart> parts;
   int64_t position = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].params().size(); ++i, ++position) {
@@ -66,7 +66,7 @@ ROOT_OPTIM_COLD inline std::vector<Part> parts_of(const Groups& groups,
 class GatheredState {
  public:
   /// @param part whose state this becomes
-  explicit GatheredState(const Part& part) : first_(part.first), rows_(part.rows) {}
+  explicit GatheredState(const StatePart& part) : first_(part.first), rows_(part.rows) {}
 
   /// Whether any of these rows is among those of the part.
   bool needs(int64_t first, int64_t rows) const {
