@@ -3,7 +3,7 @@
 # Copyright (c) root_optim contributors
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-all_parts=(property soak threads sanitizers tidy fuzz versions)
+all_parts=(property soak kills threads sanitizers tidy fuzz versions)
 cases=20000
 steps=20000
 minutes=15
@@ -16,6 +16,8 @@ What takes too long for scripts/test.sh. Without a part: all of them: hours.
 
   property     generated matrices, options and gradients against properties and the reference
   soak         one training run with many saves and loads: memory flat, state finite
+  kills        1000 steps of 1 to 4 processes that are killed at random and resume from one file a rank: equal
+               bits; needs libgloo-dev
   threads      two optimizers in two threads under ThreadSanitizer
   sanitizers   the tests of scripts/test.sh (unit, property, golden, convergence) under
                AddressSanitizer and UndefinedBehaviorSanitizer
@@ -93,6 +95,11 @@ run_property() {
 run_soak() {
   build dev soak
   (cd "$project/build/dev" && OMP_NUM_THREADS=1 tests/long/soak "$steps")
+}
+
+run_kills() {
+  build dev distributed_tests
+  (cd "$project/build/dev" && STEPS=1000 OMP_NUM_THREADS=1 tests/distributed_tests "kills at random moments")
 }
 
 run_threads() {
