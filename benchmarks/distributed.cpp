@@ -90,12 +90,13 @@ std::string list(std::vector<double> values) {
 int main(int argc, char** argv) {
   std::vector<std::string> matrices, others;
   int64_t steps = 3;
-  bool alone = false;
+  bool alone = false, owners = false;
   CLI::App app{"One rank of the benchmark \"distributed\""};
   app.add_option("--matrices", matrices, "Shapes, as 768x768")->required();
   app.add_option("--others", others, "Shapes of what follows AdamW");
   app.add_option("--steps", steps, "That are measured, behind one that is not");
   app.add_flag("--alone", alone, "One process, without a group");
+  app.add_flag("--owners", owners, "Owners alone get the mean of gradients");
   CLI11_PARSE(app, argc, argv);
 
   at::set_num_threads(1);
@@ -113,21 +114,27 @@ int main(int argc, char** argv) {
   groups.emplace_back(of_adamw,
                       std::make_unique<RootOptions>(RootOptions().rule(root_optim::Rule::AdamW)));
   root_optim::Root optimizer(groups);
-  std::optional<root_optim::GradientReducer> reducer;
+  std::optional<root_optim::GradientReducer> to_all;
+  std::optional<root_optim::OwnerReducer> to_owners;
+  const auto reduce = [&] {
+    if (to_all) to_all->reduce();
+    if (to_owners) to_owners->reduce();
+  };
   int rank = 0;
   if (!alone) {
     const examples::LaunchedRank launched = examples::launched_rank();
     rank = launched.rank;
     const auto group = examples::make_process_group(launched, std::chrono::minutes(10));
     root_optim::distribute(optimizer, group);
-    reducer.emplace(all, group);
+    if (owners) to_owners.emplace(optimizer);
+    if (!owners) to_all.emplace(all, group);
   }
 
   std::vector<double> compute, transport, reduction, step_sent, reduction_sent;
   for (int64_t step = 0; step <= steps; ++step) {
     const double sent = bytes_sent();
     const Clock start;
-    if (reducer) reducer->reduce();
+    reduce();
     const Clock reduced;
     const double sent_by_reduction = bytes_sent();
     const Clock before;
@@ -140,7 +147,7 @@ int main(int argc, char** argv) {
     reduction_sent.push_back(sent_by_reduction - sent);
     step_sent.push_back(bytes_sent() - sent_by_reduction);
   }
-  if (reducer) reducer->reduce();  // nobody hangs up before all have counted
+  reduce();  // nobody hangs up before all have counted
   double state_bytes = 0;
   for (const auto& entry : optimizer.state()) {
     const auto& state = static_cast<const root_optim::ParamState&>(*entry.second);

@@ -18,6 +18,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 
 COLUMNS = ["param_set", "ranks", "compute_ms", "compute_ratio", "transport_ms", "total_ratio", "balance",
            "reduction_ms", "state_bytes", "state_ratio", "sent_bytes", "sent_ratio", "step_sent_excess",
+           "owners_reduction_ms", "owners_sent_ratio", "owners_sent_excess",
            "round_robin_balance", "zero_adamw_state_bytes"]
 
 
@@ -43,14 +44,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run(program, matrices, others, steps, copies, alone):
+def run(program, matrices, others, steps, copies, *flags):
     """What `copies` processes say: ranks of one group, or as many that know nothing of each other."""
     name = lambda shapes: ["x".join(map(str, shape)) for shape in shapes]
     command = [program, "--steps", str(steps), "--matrices", *name(matrices), "--others", *name(others)]
     environment = dict(os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()),
                        WORLD_SIZE=str(copies), OMP_NUM_THREADS="1")
     processes = [
-        subprocess.Popen(command + (["--alone"] if alone else []), stdout=subprocess.PIPE, text=True,
+        subprocess.Popen(command + list(flags), stdout=subprocess.PIPE, text=True,
                          env=dict(environment, RANK=str(rank))) for rank in range(copies)
     ]
     outputs = [process.communicate()[0] for process in processes]
@@ -91,8 +92,9 @@ def zero_adamw_state(shapes, ranks):
 
 
 def measure(program, param_set, matrices, others, ranks, steps):
-    alone = run(program, matrices, others, steps, ranks, alone=True)
-    shared = run(program, matrices, others, steps, ranks, alone=False)
+    alone = run(program, matrices, others, steps, ranks, "--alone")
+    shared = run(program, matrices, others, steps, ranks)
+    at_owners = run(program, matrices, others, steps, ranks, "--owners")
     one = statistics.median(median(alone, "compute"))
     compute = median(shared, "compute")
     total = [c + t for c, t in zip(compute, median(shared, "transport"))]
@@ -101,7 +103,9 @@ def measure(program, param_set, matrices, others, ranks, steps):
     size = shared[0]["parameter_bytes"]
     step_sent, reduction_sent = median(shared, "step_sent"), median(shared, "reduction_sent")
     sent = [s + r for s, r in zip(step_sent, reduction_sent)]
-    needed = (ranks - 1) * size  # by all ranks together, in a step
+    owners_step, owners_reduction = median(at_owners, "step_sent"), median(at_owners, "reduction_sent")
+    owners_sent = [s + r for s, r in zip(owners_step, owners_reduction)]
+    needed = (ranks - 1) * size  # by all ranks together, in a step, and in a reduction to owners
     return {
         "param_set": param_set,
         "ranks": ranks,
@@ -116,6 +120,9 @@ def measure(program, param_set, matrices, others, ranks, steps):
         "sent_bytes": max(sent),
         "sent_ratio": max(sent) / (2 * needed / ranks) if ranks > 1 else float("nan"),
         "step_sent_excess": sum(step_sent) / needed - 1 if ranks > 1 else float("nan"),
+        "owners_reduction_ms": max(median(at_owners, "reduction")),
+        "owners_sent_ratio": max(owners_sent) / (2 * needed / ranks) if ranks > 1 else float("nan"),
+        "owners_sent_excess": sum(owners_reduction) / needed - 1 if ranks > 1 else float("nan"),
         "round_robin_balance": round_robin_balance(matrices, ranks),
         "zero_adamw_state_bytes": zero_adamw_state(matrices + others, ranks),
     }

@@ -8,4 +8,6 @@
 #include <root_optim/distributed/distribute.hpp>
 #include <root_optim/distributed/gradient_reducer.hpp>
 #include <root_optim/distributed/options.hpp>
+#include <root_optim/distributed/owner_reducer.hpp>
+#include <root_optim/distributed/reducer_options.hpp>
 #include <root_optim/distributed/sharded_checkpoint.hpp>

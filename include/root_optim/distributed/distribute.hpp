@@ -34,7 +34,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// versions.
 ///
 /// A step sends each parameter's value from its owner to the others, (N − 1)/N of the parameters' bytes per
-/// rank, and two small headers. Gradients must be equal on all ranks: `GradientReducer` averages them.
+/// rank, and two small headers. Gradients must be equal on all ranks, which `GradientReducer` sees to, or right
+/// on owners, which `OwnerReducer` sees to.
 ///
 /// Memory:  state / N, two buckets (`DistributedOptions::bucket_bytes`), and the next state of what this rank
 ///          owns of them.

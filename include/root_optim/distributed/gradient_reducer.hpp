@@ -11,45 +11,23 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
-#include <torch/arg.h>           // TORCH_ARG
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <root_optim/checkpoint/detail/checksum.hpp>
-#include <root_optim/core/finite.hpp>
 #include <root_optim/distributed/detail/agreement.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
+#include <root_optim/distributed/detail/gradient_agreement.hpp>
+#include <root_optim/distributed/reducer_options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
-
-/// What a gradient counts as that some ranks have and others lack (a part of the model that their data did
-/// not reach).
-enum class MissingGradient {
-  Zero,  ///< 0 where it is missing: the mean is over all ranks, and every rank gets it
-  Error  ///< an error on every rank
-};
-
-/// How gradients are reduced. Setters return the options, so that calls chain.
-struct ReducerOptions {
-  /// What a gradient counts as that some ranks lack. One that all lack stays missing. Default: Zero.
-  TORCH_ARG(MissingGradient, missing) = MissingGradient::Zero;
-  /// Bytes of gradients that travel together; two such buckets are in flight. Must be equal on all ranks.
-  /// Range: >= 1. Default: 25 MiB.
-  TORCH_ARG(int64_t, bucket_bytes) = int64_t{25} << 20;
-  /// How long to wait for the other ranks; 0: as long as the process group has it. Default: 0.
-  TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
-};
 
 /// Averages the gradients of parameters over ranks: g ← (g₁ + … + g_N)/N, on all ranks the same bits.
 ///
@@ -88,6 +66,7 @@ class GradientReducer {
     detail::Started started;
   };
   void finish(Bucket& bucket);
+  std::string where(size_t i) const { return detail::describe(parameters_[i], 0, i, {}); }
 
   std::vector<at::Tensor> parameters_;
   detail::Collectives ranks_;
@@ -102,66 +81,25 @@ inline GradientReducer::GradientReducer(std::vector<at::Tensor> parameters,
     : parameters_(std::move(parameters)),
       ranks_(std::move(group), options.timeout()),
       options_(options) {
-  ranks_.at("GradientReducer");
-  std::string error;
-  detail::Checksum sum;
-  detail::attempt(error, [&] {
-    TORCH_CHECK(options_.bucket_bytes() >= 1,
-                "root_optim::GradientReducer: expected bucket_bytes >= 1, got ",
-                options_.bucket_bytes());
-    sum.add(static_cast<int64_t>(options_.missing()));
-    sum.add(options_.bucket_bytes());
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor& parameter = parameters_[i];
-      detail::check_parameter(parameter, detail::describe(parameter, 0, i, {}));
-      sum.add(parameter.sizes().vec());
-      sum.add(static_cast<int64_t>(parameter.scalar_type()));
-    }
-  });
-  detail::agree(ranks_, error,
-                {{"numbers of parameters", static_cast<int64_t>(parameters_.size())},
-                 {"shapes and dtypes of parameters, and options,", sum.value()}});
+  detail::agree_on_reducer(ranks_, "GradientReducer", parameters_, options_,
+                           [this](size_t i) { return where(i); });
 }
 
 inline void GradientReducer::reduce() {
   const at::NoGradGuard no_grad;
   ranks_.at("GradientReducer::reduce");
-  // Which parameters have a gradient, 64 to a number.
-  std::vector<int64_t> bits((parameters_.size() + 63) / 64);
-  std::string error;
-  detail::attempt(error, [&] {
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor& gradient = parameters_[i].grad();
-      if (!gradient.defined()) continue;
-      detail::check_gradient(parameters_[i], gradient, detail::describe(parameters_[i], 0, i, {}));
-      bits[i / 64] |= static_cast<int64_t>(uint64_t{1} << i % 64);
-    }
-  });
-  detail::Agreement agreement = detail::start_agreement(ranks_, error, {}, bits);
-  const std::vector<std::vector<int64_t>> all = detail::finish_agreement(ranks_, agreement);
-  std::vector<bool> reduced(parameters_.size());
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    size_t with = all.size(), without = all.size();  // a rank that has it, and one that lacks it
-    for (size_t r = 0; r < all.size(); ++r) {
-      ((all[r][1 + i / 64] >> i % 64 & 1) != 0 ? with : without) = r;
-    }
-    reduced[i] = with < all.size();
-    if (reduced[i] && without < all.size() && options_.missing() == MissingGradient::Error) {
-      detail::refuse_on_all(c10::str(
-          "root_optim::GradientReducer: expected a gradient on all ranks or on none, got one on "
-          "rank ",
-          with, ", but not on rank ", without, ", of ",
-          detail::describe(parameters_[i], 0, i, {})));
-    }
-  }
+  const std::vector<detail::GradientOfRanks> known =
+      detail::agree_on_gradients(ranks_, "GradientReducer", parameters_, options_.missing(),
+                                 [this](size_t i) { return where(i); });
 
   // Zeros for what is missing, and the memory of all buckets but their flat tensors, before any rank waits.
+  std::string error;
   std::vector<Bucket> buckets;
   std::vector<at::Tensor> added(parameters_.size());
   detail::attempt(error, [&] {
     std::map<std::pair<std::string, at::ScalarType>, std::pair<size_t, int64_t>> open;
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      if (!reduced[i] || parameters_[i].numel() == 0) continue;
+      if (!known[i].reduced || parameters_[i].numel() == 0) continue;
       at::Tensor gradient = parameters_[i].grad();
       if (!gradient.defined()) gradient = added[i] = at::zeros_like(parameters_[i]);
       const at::ScalarType dtype = detail::state_dtype(parameters_[i]);
@@ -212,26 +150,22 @@ inline at::Tensor GradientReducer::clip_norm(double max_norm) {
   std::vector<at::Tensor> norms;
   at::Tensor norm = at::zeros({}, at::kDouble);
   detail::attempt(error, [&] {
-    TORCH_CHECK(detail::is_finite(max_norm) && max_norm > 0,
-                "root_optim::GradientReducer: expected a finite max_norm > 0, got ", max_norm);
+    detail::check_max_norm("GradientReducer", max_norm);
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const at::Tensor& gradient = parameters_[i].grad();
       if (!gradient.defined()) continue;
-      detail::check_gradient(parameters_[i], gradient, detail::describe(parameters_[i], 0, i, {}));
+      detail::check_gradient(parameters_[i], gradient, where(i));
       norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble));
     }
     if (norms.empty()) return;
     for (at::Tensor& one : norms) one = one.to(norms.front().device());
     norm = at::linalg_vector_norm(at::stack(norms));
   });
-  int64_t bits = 0;
-  std::memcpy(&bits, &max_norm, sizeof(bits));
-  detail::agree(ranks_, error,
-                {{"max_norm", bits}, {"numbers of gradients", static_cast<int64_t>(norms.size())}});
+  detail::agree(ranks_, error, detail::clipping(max_norm, norms.size()));
   if (norms.empty()) return norm;
   detail::Started started = ranks_.broadcast(norm, 0);
   ranks_.wait(started);
-  const at::Tensor factor = norm.add(1e-6).reciprocal().mul(max_norm).clamp_max(1.0);
+  const at::Tensor factor = detail::clip_factor(norm, max_norm);
   for (const at::Tensor& parameter : parameters_) {
     const at::Tensor& gradient = parameter.grad();
     if (gradient.defined()) gradient.mul_(factor.to(gradient.device()));

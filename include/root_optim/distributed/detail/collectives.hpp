@@ -67,6 +67,7 @@ class Collectives {
 #endif
   }
 
+  const GroupPtr& group() const { return group_; }
   int64_t rank() const { return group_->getRank(); }
   int64_t size() const { return group_->getSize(); }
 

@@ -5,10 +5,14 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
@@ -20,6 +24,7 @@
 #include <root_optim/distributed/detail/ownership.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
 #include <root_optim/distributed/detail/step_adamw.hpp>
+#include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
 #include <root_optim/optimizer/detail/pending.hpp>
@@ -68,14 +73,69 @@ struct OwnPart {
   }
 };
 
-/// The gradients that those of a part are of; nothing if none is cut.
-inline std::vector<at::Tensor> wholes_of(const AdamWPart& part, const Partition& partition) {
+/// What a cut gradient is judged by if each owner has its own rows of it alone: the largest magnitude of all
+/// rows, and the one that is left when Inf and NaN count as 0. Collective.
+/// @return of each piece, undefined for those that are not judged
+template <class Options>
+std::vector<at::Tensor> magnitudes_of_wholes(Collectives& ranks, const Partition& partition,
+                                             const std::vector<PlannedParam<Options>>& planned,
+                                             std::string& error) {
+  const std::vector<Piece>& pieces = partition.pieces;
+  const auto params = static_cast<size_t>(partition.params);
+  std::map<std::string, std::vector<size_t>> judged;  // by device
+  for (size_t p = 0; p < pieces.size(); ++p) {
+    const PlannedParam<Options>& item = planned[params + p];
+    if (!item.steps || item.options->non_finite() == NonFinite::Propagate) continue;
+    judged[item.parameter.device().str()].push_back(p);
+  }
+  std::vector<at::Tensor> magnitudes(pieces.size());
+  for (const auto& [device, which] : judged) {
+    const at::Tensor all = at::zeros(
+        {static_cast<int64_t>(which.size()), 2},
+        at::TensorOptions().dtype(at::kDouble).device(pieces[which.front()].tensor.device()));
+    attempt(error, [&, &own = which] {
+      for (size_t k = 0; k < own.size(); ++k) {
+        const PlannedParam<Options>& item = planned[params + own[k]];
+        if (!partition.owns(pieces[own[k]])) continue;
+        const at::Tensor rows = as_dtype(item.parameter.grad(), state_dtype(item.parameter));
+        at::Tensor of_piece = max_abs_each({rows}).reshape({1});
+        at::Tensor cleaned = of_piece;
+        if (item.options->non_finite() == NonFinite::Zero) {
+          cleaned = max_abs_each({at::nan_to_num(rows, 0.0, 0.0, 0.0)}).reshape({1});
+        }
+        all.select(0, static_cast<int64_t>(k)).copy_(at::cat({of_piece, cleaned}));
+      }
+    });
+    // Every number is one rank's, and 0 on the others: their sum is exact, and keeps NaN.
+    Started started = ranks.all_reduce(all, c10d::ReduceOp::SUM);
+    ranks.wait(started);
+    attempt(error, [&, &own = which] {
+      for (size_t k = 0; k < own.size();) {
+        size_t end = k;  // the pieces of a parameter come in a row
+        while (end < own.size() && pieces[own[end]].whole.is_same(pieces[own[k]].whole)) ++end;
+        const at::Tensor most =
+            all.slice(0, static_cast<int64_t>(k), static_cast<int64_t>(end)).amax(0);
+        for (; k < end; ++k) {
+          magnitudes[own[k]] = most.to(state_dtype(pieces[own[k]].whole));
+        }
+      }
+    });
+  }
+  return magnitudes;
+}
+
+/// The gradients that those of a part are of, or what stands for them; nothing if none is cut.
+/// @param magnitudes as `magnitudes_of_wholes` gives them; empty: every rank has whole gradients
+inline std::vector<at::Tensor> wholes_of(const AdamWPart& part, const Partition& partition,
+                                         const std::vector<at::Tensor>& magnitudes) {
   std::vector<at::Tensor> wholes = part.gradients;
   bool any = false;
   for (size_t i = 0; i < wholes.size(); ++i) {
-    for (const Piece& piece : partition.pieces) {
+    for (size_t p = 0; p < partition.pieces.size(); ++p) {
+      const Piece& piece = partition.pieces[p];
       if (!piece.tensor.is_same(part.parameters[i])) continue;
-      wholes[i] = as_dtype(piece.whole.grad(), wholes[i].scalar_type());
+      wholes[i] = magnitudes.empty() ? as_dtype(piece.whole.grad(), wholes[i].scalar_type())
+                                     : magnitudes[p];
       any = true;
     }
   }
@@ -84,9 +144,11 @@ inline std::vector<at::Tensor> wholes_of(const AdamWPart& part, const Partition&
 
 /// NonFinite::SkipGroup: of the AdamW parameters of a group on one device, one such gradient stops all, whoever owns
 /// them. Collective.
+/// @param magnitudes of `wholes_of`
 template <class Options>
 void join_flags(Collectives& ranks, const Partition& partition,
-                const std::vector<PlannedParam<Options>>& planned, OwnPart<Options>& own,
+                const std::vector<PlannedParam<Options>>& planned,
+                const std::vector<at::Tensor>& magnitudes, OwnPart<Options>& own,
                 std::string& error) {
   std::map<size_t, at::Tensor> flags;  // by batch
   attempt(error, [&] {
@@ -94,7 +156,7 @@ void join_flags(Collectives& ranks, const Partition& partition,
       if (!item->adamw) continue;
       AdamWParts& mine = own.adamw[item] = adamw_parts(batch);
       if (batch.options->non_finite() != NonFinite::Propagate) {
-        for (auto& [way, part] : mine) part.wholes = wholes_of(part, partition);
+        for (auto& [way, part] : mine) part.wholes = wholes_of(part, partition, magnitudes);
         guard_parts(mine);
       }
       if (batch.options->non_finite() != NonFinite::SkipGroup) continue;

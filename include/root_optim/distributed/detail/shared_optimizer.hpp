@@ -139,8 +139,11 @@ class SharedOptimizer : public Ranks {
   int64_t rank() const { return ranks_.rank(); }
   /// Steps since `distribute` or loading.
   int64_t steps() const { return steps_; }
+  const GroupPtr& group() const { return ranks_.group(); }
   /// Who owns what.
   const Partition& partition() const { return partition_; }
+  /// From now on owners alone have the gradients of a step. On all ranks alike.
+  void gradients_at_owners() { gradients_at_owners_ = true; }
 
  private:
   using Planned = PlannedParam<Options>;
@@ -186,7 +189,10 @@ class SharedOptimizer : public Ranks {
     // From here on, errors are told with the bucket.
     OwnPart<Options> own;
     attempt(error, [&] { own.plan(partition_, planned, states, workspace); });
-    join_flags(ranks_, partition_, planned, own, error);
+    const std::vector<at::Tensor> magnitudes =
+        gradients_at_owners_ ? magnitudes_of_wholes(ranks_, partition_, planned, error)
+                             : std::vector<at::Tensor>();
+    join_flags(ranks_, partition_, planned, magnitudes, own, error);
 
     at::Tensor skipped;
     std::optional<Flight> before;
@@ -271,6 +277,7 @@ class SharedOptimizer : public Ranks {
   Room room_;
   int64_t steps_ = 0;   // since `distribute`, or loading
   int64_t loaded_ = 0;  // the checksum of what was loaded
+  bool gradients_at_owners_ = false;
   std::optional<StateMap> whole_;
 };
 

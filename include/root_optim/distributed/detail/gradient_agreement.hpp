@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// What ranks tell each other before gradients travel: which they have, and by how much they are clipped.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>  // TORCH_CHECK
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <root_optim/checkpoint/detail/checksum.hpp>
+#include <root_optim/core/finite.hpp>
+#include <root_optim/distributed/detail/agreement.hpp>
+#include <root_optim/distributed/detail/collectives.hpp>
+#include <root_optim/distributed/reducer_options.hpp>
+#include <root_optim/parameters/detail/parameter_checks.hpp>
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+namespace detail {
+
+/// Parameters and options of a reducer must be equal on all ranks.
+/// @param reducer its name, for messages
+/// @param where(i) names a parameter
+/// @throws c10::Error on every rank
+template <class Where>
+void agree_on_reducer(Collectives& ranks, const std::string& reducer,
+                      const std::vector<at::Tensor>& parameters, const ReducerOptions& options,
+                      const Where& where) {
+  ranks.at(reducer);
+  std::string error;
+  Checksum sum;
+  attempt(error, [&] {
+    TORCH_CHECK(options.bucket_bytes() >= 1, "root_optim::", reducer,
+                ": expected bucket_bytes >= 1, got ", options.bucket_bytes());
+    sum.add(static_cast<int64_t>(options.missing()));
+    sum.add(options.bucket_bytes());
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      check_parameter(parameters[i], where(i));
+      sum.add(parameters[i].sizes().vec());
+      sum.add(static_cast<int64_t>(parameters[i].scalar_type()));
+    }
+  });
+  agree(ranks, error,
+        {{"numbers of parameters", static_cast<int64_t>(parameters.size())},
+         {"shapes and dtypes of parameters, and options,", sum.value()}});
+}
+
+/// What all ranks together know of a parameter's gradient.
+struct GradientOfRanks {
+  bool reduced;  ///< some rank has it
+  bool other;    ///< some rank's has another dtype than the parameter
+};
+
+/// Checks gradients, and tells the others which there are.
+/// @throws c10::Error on every rank, before any gradient has changed
+/// @return of every parameter, the same on all ranks
+template <class Where>
+std::vector<GradientOfRanks> agree_on_gradients(Collectives& ranks, const std::string& reducer,
+                                                const std::vector<at::Tensor>& parameters,
+                                                MissingGradient missing, const Where& where) {
+  // Which parameters have a gradient, 64 to a number; behind them, which of another dtype.
+  const size_t numbers = (parameters.size() + 63) / 64;
+  std::vector<int64_t> bits(2 * numbers);
+  std::string error;
+  attempt(error, [&] {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const at::Tensor& gradient = parameters[i].grad();
+      if (!gradient.defined()) continue;
+      check_gradient(parameters[i], gradient, where(i));
+      const auto bit = static_cast<int64_t>(uint64_t{1} << i % 64);
+      bits[i / 64] |= bit;
+      if (gradient.scalar_type() != parameters[i].scalar_type()) bits[numbers + i / 64] |= bit;
+    }
+  });
+  Agreement agreement = start_agreement(ranks, error, {}, bits);
+  const std::vector<std::vector<int64_t>> all = finish_agreement(ranks, agreement);
+  std::vector<GradientOfRanks> gradients;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const auto has = [&](size_t rank, size_t first) {
+      return (all[rank][1 + first + i / 64] >> i % 64 & 1) != 0;
+    };
+    size_t with = all.size(), without = all.size();  // a rank that has it, and one that lacks it
+    bool other = false;
+    for (size_t r = 0; r < all.size(); ++r) {
+      (has(r, 0) ? with : without) = r;
+      other = other || has(r, numbers);
+    }
+    gradients.push_back({with < all.size(), other});
+    if (with < all.size() && without < all.size() && missing == MissingGradient::Error) {
+      refuse_on_all(c10::str("root_optim::", reducer,
+                             ": expected a gradient on all ranks or on none, got one on rank ",
+                             with, ", but not on rank ", without, ", of ", where(i)));
+    }
+  }
+  return gradients;
+}
+
+/// @throws c10::Error for a norm that nothing can be scaled to.
+inline void check_max_norm(const std::string& reducer, double max_norm) {
+  TORCH_CHECK(is_finite(max_norm) && max_norm > 0, "root_optim::", reducer,
+              ": expected a finite max_norm > 0, got ", max_norm);
+}
+
+/// What ranks compare before they clip.
+inline std::vector<Agreed> clipping(double max_norm, size_t gradients) {
+  int64_t bits = 0;
+  std::memcpy(&bits, &max_norm, sizeof(bits));
+  return {{"max_norm", bits}, {"numbers of gradients", static_cast<int64_t>(gradients)}};
+}
+
+/// min(1, max_norm/(‖g‖ + 1e-6))
+inline at::Tensor clip_factor(const at::Tensor& norm, double max_norm) {
+  return norm.add(1e-6).reciprocal().mul(max_norm).clamp_max(1.0);
+}
+
+}  // namespace detail
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+// Copyright (c) root_optim contributors
+//
+// The options of `GradientReducer` and `OwnerReducer`.
+#pragma once
+
+#include <torch/arg.h>  // TORCH_ARG
+
+#include <chrono>
+#include <cstdint>
+
+#include <root_optim/version.hpp>
+
+namespace root_optim {
+inline namespace ROOT_OPTIM_NAMESPACE {
+
+/// What a gradient counts as that some ranks have and others lack (a part of the model that their data did
+/// not reach).
+enum class MissingGradient {
+  Zero,  ///< 0 where it is missing: the mean is over all ranks, and every rank gets it
+  Error  ///< an error on every rank
+};
+
+/// How gradients are reduced. Setters return the options, so that calls chain.
+struct ReducerOptions {
+  /// What a gradient counts as that some ranks lack. One that all lack stays missing. Default: Zero.
+  TORCH_ARG(MissingGradient, missing) = MissingGradient::Zero;
+  /// Bytes of gradients that travel together; two such buckets are in flight. Must be equal on all ranks.
+  /// Range: >= 1. Default: 25 MiB.
+  TORCH_ARG(int64_t, bucket_bytes) = int64_t{25} << 20;
+  /// How long to wait for the other ranks; 0: as long as the process group has it. Default: 0.
+  TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
+};
+
+}  // namespace ROOT_OPTIM_NAMESPACE
+}  // namespace root_optim
