@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include <root_optim/distributed/detail/part.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
+#include <root_optim/distributed/detail/state_part.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/version.hpp>
 
@@ -37,7 +37,7 @@ struct OwnedRows {
 /// All rows of all parameters that have entries, in the order of `groups`.
 inline std::vector<OwnedRows> owned_rows(const Partition& partition, const Groups& groups) {
   std::vector<OwnedRows> owned;
-  for (const Part& part : parts_of(groups, &partition)) {
+  for (const StatePart& part : parts_of(groups, &partition)) {
     owned.push_back({static_cast<size_t>(part.position), part.owner, part.first, part.rows});
   }
   return owned;
