@@ -33,6 +33,7 @@
 #include <root_optim/kernels/detail/workspace_impl.hpp>
 #include <root_optim/optimizer/detail/commit_impl.hpp>
 #include <root_optim/optimizer/detail/fault_guard_impl.hpp>
+#include <root_optim/optimizer/detail/new_parameters_impl.hpp>
 #include <root_optim/optimizer/detail/next_state_impl.hpp>
 #include <root_optim/optimizer/detail/restore_impl.hpp>
 #include <root_optim/optimizer/detail/step_adamw_impl.hpp>

@@ -14,9 +14,7 @@
 
 #include <cstddef>
 #include <memory>
-#include <string>
 #include <type_traits>  // is_nothrow_move_assignable_v
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -26,13 +24,13 @@
 #include <root_optim/optimizer/detail/batch.hpp>
 #include <root_optim/optimizer/detail/gate.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/new_parameters.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
 #include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/optimizer/detail/restore.hpp>
 #include <root_optim/optimizer/detail/step_adamw.hpp>
 #include <root_optim/optimizer/detail/step_matrices.hpp>
 #include <root_optim/optimizer/options.hpp>
-#include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/rule.hpp>
 #include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
@@ -204,36 +202,11 @@ ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::add_param_group(const Group&
   TORCH_CHECK(typed != nullptr, "root_optim::add_param_group: expected the options of group ",
               index, " to be of this optimizer's own type, got another optimizer's");
   Options options = checked(*typed);
-  TORCH_CHECK(options.names().empty() || options.names().size() == group.params().size(),
-              "root_optim::add_param_group: expected no names or one per parameter, got ",
-              options.names().size(), " names for ", group.params().size(), " parameters of group ",
-              index);
+  detail::NewParameters added = detail::new_parameters(
+      param_groups_, group.params(), options.names(), options.rule(), options.layout());
+  options.names(std::move(added.names));
 
-  std::unordered_set<const void*> others;
-  for (const Group& other : param_groups_) {
-    for (const at::Tensor& parameter : other.params()) {
-      others.insert(parameter.unsafeGetTensorImpl());
-    }
-  }
-  std::unordered_set<const void*> seen;
-  std::vector<at::Tensor> parameters;
-  std::vector<std::string> names;
-  for (size_t i = 0; i < group.params().size(); ++i) {
-    const at::Tensor& parameter = group.params()[i];
-    const std::string where = detail::describe(parameter, index, i, options.names());
-    detail::check_parameter(parameter, where);
-    detail::resolve_rule(options.rule(), options.layout(), parameter, where);
-    const void* key = parameter.unsafeGetTensorImpl();
-    TORCH_CHECK(others.count(key) == 0,
-                "root_optim::add_param_group: expected every parameter in one group only, got ",
-                where, " in an earlier group too");
-    if (!seen.insert(key).second) continue;  // C++ parameters() lists a tied tensor twice
-    parameters.push_back(parameter);
-    if (!options.names().empty()) names.push_back(options.names()[i]);
-  }
-  options.names(std::move(names));
-
-  Optimizer::add_param_group(Group(std::move(parameters)));
+  Optimizer::add_param_group(Group(std::move(added.parameters)));
   // LibTorch >= 2.10 would have replaced options of a type that it does not know by the defaults.
   param_groups_.back().set_options(std::make_unique<Options>(std::move(options)));
   ++groups_added_;
