@@ -22,6 +22,7 @@
 #include <root_optim/distributed/detail/agreement.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/gradient_agreement.hpp>
+#include <root_optim/distributed/detail/rank_weight.hpp>
 #include <root_optim/distributed/reducer_options.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/version.hpp>
@@ -33,7 +34,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///
 /// Called between `backward()` and `step()`; with several micro-batches, after the last one. Gradients in
 /// half precision are summed in float32 and rounded once. A step of a distributed optimizer requires
-/// that ranks have gradients of the same parameters, which this sees to.
+/// that ranks have gradients of the same parameters, which this sees to. `ReducerOptions::limit_ranks` replaces
+/// g_r by w_r g_r.
 ///
 /// Memory: two buckets.  Sends: 2(N − 1)/N of the gradients' bytes per rank (Gloo's all_reduce).
 /// Errors: if any rank's gradients are not as expected, no gradient changes, and every rank throws its
@@ -96,7 +98,11 @@ inline void GradientReducer::reduce() {
   std::string error;
   std::vector<Bucket> buckets;
   std::vector<at::Tensor> added(parameters_.size());
+  at::Tensor norm;  // of this rank's, where it is limited
   detail::attempt(error, [&] {
+    if (options_.limit_ranks() > 0 && !parameters_.empty()) {
+      norm = detail::norm_of_gradients(parameters_);
+    }
     std::map<std::pair<std::string, at::ScalarType>, std::pair<size_t, int64_t>> open;
     for (size_t i = 0; i < parameters_.size(); ++i) {
       if (!known[i].reduced || parameters_[i].numel() == 0) continue;
@@ -118,6 +124,8 @@ inline void GradientReducer::reduce() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (added[i].defined()) parameters_[i].mutable_grad() = added[i];
   }
+  const at::Tensor weight =
+      norm.defined() ? detail::rank_weight(ranks_, norm, options_.limit_ranks()) : at::Tensor();
   for (size_t b = 0; b < buckets.size(); ++b) {
     Bucket& bucket = buckets[b];
     std::vector<at::Tensor> pieces;
@@ -125,6 +133,7 @@ inline void GradientReducer::reduce() {
       pieces.push_back(gradient.to(bucket.dtype).reshape({-1}));
     }
     bucket.flat = at::cat(pieces);
+    if (weight.defined()) bucket.flat.mul_(weight.to(bucket.flat.device()));
     bucket.started = ranks_.all_reduce(bucket.flat, c10d::ReduceOp::SUM);
     if (b > 0) finish(buckets[b - 1]);
   }

@@ -27,6 +27,7 @@
 #include <root_optim/distributed/detail/bucket_exchange.hpp>  // aligned
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/gradient_agreement.hpp>
+#include <root_optim/distributed/detail/rank_weight.hpp>
 #include <root_optim/distributed/detail/reduction_plan.hpp>
 #include <root_optim/distributed/detail/shared_optimizer.hpp>
 #include <root_optim/distributed/reducer_options.hpp>
@@ -126,6 +127,7 @@ class OwnerReducer {
   std::vector<detail::OwnedRows> owned_;
   std::vector<at::Tensor> parameters_;
   std::vector<std::pair<size_t, size_t>> places_;  // group and index of each
+  at::Tensor weight_;                              ///< of this rank's gradients; undefined: 1
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -142,7 +144,9 @@ inline void OwnerReducer::reduce() {
   std::vector<at::Tensor> added(parameters_.size());
   std::vector<Bucket> buckets;
   std::array<Memory, 2> memory;
+  at::Tensor norm;  // of this rank's, where it is limited
   detail::attempt(error, [&] {
+    if (options_.limit_ranks() > 0) norm = detail::norm_of_gradients(parameters_);
     std::vector<detail::OwnedRows> travelling;
     std::vector<at::ScalarType> dtypes;
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -164,6 +168,8 @@ inline void OwnerReducer::reduce() {
   }
   if (ranks_.size() == 1) return;  // the mean of one
 
+  weight_ =
+      norm.defined() ? detail::rank_weight(ranks_, norm, options_.limit_ranks()) : at::Tensor();
   Flight before;
   int tag = 0;
   for (size_t b = 0; b < buckets.size(); ++b) {
@@ -223,6 +229,7 @@ inline OwnerReducer::Flight OwnerReducer::send_off(const Bucket& bucket, const M
       own.back().narrow(0, end, part.numel()).view(part.sizes()).copy_(part);
       end += part.numel();
     }
+    if (weight_.defined()) own.back().mul_(weight_.to(own.back().device()));
   }
   // Of two ranks the lower one sends first: a transport may make a message wait for the one before.
   for (int64_t peer = 0; peer < ranks_.size(); ++peer) {

@@ -28,6 +28,12 @@ struct ReducerOptions {
   /// Bytes of gradients that travel together; two such buckets are in flight. Must be equal on all ranks.
   /// Range: >= 1. Default: 25 MiB.
   TORCH_ARG(int64_t, bucket_bytes) = int64_t{25} << 20;
+  /// What protects the mean from a rank that sends garbage: a rank whose gradients together are longer than
+  /// `limit_ranks` times the median of the ranks (the lower one) counts w = limit·median/‖g‖ in place of 1. The sum is
+  /// still divided by N. With several bad ranks more than half must be good; gradients that are not finite are not
+  /// held back. Costs a read of all gradients and one small all_gather. 0: off. Range: 0, or finite and >= 1.
+  /// Must be equal on all ranks. Default: 0.  Source: ours (docs/results.md, guards).
+  TORCH_ARG(double, limit_ranks) = 0;
   /// How long to wait for the other ranks; 0: as long as the process group has it. Default: 0.
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
 };

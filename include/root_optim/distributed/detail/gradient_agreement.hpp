@@ -39,7 +39,12 @@ void agree_on_reducer(Collectives& ranks, const std::string& reducer,
   attempt(error, [&] {
     TORCH_CHECK(options.bucket_bytes() >= 1, "root_optim::", reducer,
                 ": expected bucket_bytes >= 1, got ", options.bucket_bytes());
+    TORCH_CHECK(options.limit_ranks() == 0 ||
+                    (is_finite(options.limit_ranks()) && options.limit_ranks() >= 1),
+                "root_optim::", reducer, ": expected limit_ranks = 0, or finite and >= 1, got ",
+                options.limit_ranks());
     sum.add(static_cast<int64_t>(options.missing()));
+    sum.add(options.limit_ranks());
     sum.add(options.bucket_bytes());
     for (size_t i = 0; i < parameters.size(); ++i) {
       check_parameter(parameters[i], where(i));
