@@ -183,10 +183,14 @@ class Planner:
                     baselines=("quintics of Muon, no split", "inverses, no split"))
 
     def contestants(self):
-        """With the settings that `tuning` chose; guards have those of what they guard."""
+        """With the settings that `tuning` chose at 600 steps; guards have those of what they guard. The
+        lower momentum keeps the rate of the higher one, which longer runs want."""
         tuned = self.chosen["ROOT, tuned momentum"]
         guarded = tuned | dict(place="all-gradients")
+        lower = dict(momentum=0.85, lr=16e-3)
         return self.chosen | {
+            "Muon, lower momentum": dict(optimizer="muon") | lower,
+            "ROOT, lower momentum": dict(optimizer="root") | lower,
             "ROOT, tuned, all gradients": guarded,
             "ROOT, tuned, gate": guarded | dict(gate="1.4:1"),
             "ROOT, tuned, gate of three": guarded | dict(gate="1.4:3"),
