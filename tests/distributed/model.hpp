@@ -78,6 +78,26 @@ inline std::string bits_of(const std::vector<at::Tensor>& tensors) {
   return bits;
 }
 
+/// Steps first + 1 to last.
+template <class Optimizer>
+void take_steps(const Model& model, Optimizer& optimizer, int64_t first, int64_t last) {
+  for (int64_t step = first; step < last; ++step) {
+    model.set_gradients(step);
+    optimizer.step();
+  }
+}
+
+/// What f() throws; empty if nothing.
+template <class F>
+std::string message_of(const F& f) {
+  try {
+    f();
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  }
+  return "";
+}
+
 template <class Optimizer>
 std::string saved(const Optimizer& optimizer) {
   std::ostringstream file;

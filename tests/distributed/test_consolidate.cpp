@@ -11,30 +11,16 @@
 
 using namespace root_optim;
 using test::bits_of;
+using test::message_of;
 using test::Model;
 using test::on_all_ranks;
+using test::take_steps;
 
 namespace {
 
 void load_text(Root& optimizer, const std::string& file) {
   std::istringstream stream(file);
   load(optimizer, stream);
-}
-
-void take_steps(const Model& model, Root& optimizer, int64_t first, int64_t last) {
-  for (int64_t step = first; step < last; ++step) {
-    model.set_gradients(step);
-    optimizer.step();
-  }
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "";
 }
 
 }  // namespace

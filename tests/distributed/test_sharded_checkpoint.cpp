@@ -16,8 +16,10 @@
 using namespace root_optim;
 using test::bits_of;
 using test::contains;
+using test::message_of;
 using test::Model;
 using test::on_all_ranks;
+using test::take_steps;
 namespace fs = std::filesystem;
 
 namespace {
@@ -40,22 +42,6 @@ struct Folder {
   }
   std::string file(const std::string& name) const { return (fs::path(path) / name).string(); }
 };
-
-void take_steps(const Model& model, Root& optimizer, int64_t first, int64_t last) {
-  for (int64_t step = first; step < last; ++step) {
-    model.set_gradients(step);
-    optimizer.step();
-  }
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "";
-}
 
 /// Three steps on `ranks` ranks, saved.
 /// @return the values of the parameters

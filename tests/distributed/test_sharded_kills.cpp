@@ -32,6 +32,7 @@
 
 using namespace root_optim;
 using test::Model;
+using test::take_steps;
 namespace fs = std::filesystem;
 
 namespace {
@@ -115,13 +116,6 @@ int run_alone(const char* name) {
     _exit(99);
   }
   return wait_for(child);
-}
-
-void take_steps(const Model& model, Root& optimizer, int64_t first, int64_t last) {
-  for (int64_t step = first; step < last; ++step) {
-    model.set_gradients(step);
-    optimizer.step();
-  }
 }
 
 std::string saved_after(int64_t steps, const Model& model) {
