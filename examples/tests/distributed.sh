@@ -4,7 +4,6 @@
 #
 # distributed.sh DIR PROGRAM [OPTION...]: trains with two processes, once at a stretch and once in two parts.
 # Fails unless both leave the same checkpoint, byte by byte. A third run goes on with three processes.
-# TORCHRUN, if set, starts two more.
 set -u
 out=$1
 shift
@@ -55,11 +54,4 @@ awk -v a="$(last_loss whole)" -v b="$(last_loss three)" 'BEGIN { exit !(a > 0 &&
   fail "three ranks came to another loss"
 ranks 1 one "$@" --out "$out/three" --resume --stop-after 1 ||
   fail "one process cannot read the checkpoint"
-if [ -n "${TORCHRUN:-}" ]; then
-  log=$out/torchrun.log
-  "$TORCHRUN" --standalone --no-python --nproc-per-node 2 "$@" --out "$out/torchrun" > "$log" 2>&1 ||
-    fail "torchrun failed"
-  cmp "$out/whole/checkpoint.pt" "$out/torchrun/checkpoint.pt" || fail "torchrun's checkpoint differs"
-  printf 'torchrun: the same checkpoint\n'
-fi
 printf 'a run in parts equals the whole one: validation loss %s\n' "$(last_loss whole)"
