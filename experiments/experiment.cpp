@@ -5,6 +5,7 @@
 // tables and plots of their results.
 #include <ATen/Parallel.h>  // set_num_threads
 #include <fmt/format.h>
+#include <torch/serialize/output-archive.h>
 #include <torch/utils.h>  // manual_seed
 #include <torch/version.h>
 
@@ -46,6 +47,11 @@ void run(const Settings& s) {
   const auto task = make_task(s);
   Subject subject = make_optimizer(s, *task);
   const Outcome outcome = train(*task, subject, s);
+  if (!s.weights.empty()) {
+    torch::serialize::OutputArchive archive;
+    task->model().save(archive);
+    archive.save_to(s.weights);
+  }
   if (!s.result.empty()) write_result(s, *task, outcome, watch.lap());
   fmt::print(
       "{} of {} steps{}: validation loss {:.4f}, accuracy {:.4f}; {:.1f} ms a step, {:.1f} % of it "

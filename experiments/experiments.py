@@ -212,17 +212,17 @@ def chosen_rates(out):
     return {}
 
 
-def chosen_candidates(out):
-    """{label: changes}, the best of each competitor in tuning: of OUT, else in docs/results."""
+def chosen_candidates(out, name):
+    """{label: row}, the best of each competitor in an experiment: of OUT, else in docs/results."""
     for folder in (out, PROJECT / "docs/results"):
-        path = folder / "tuning/runs.csv"
+        path = folder / name / "runs.csv"
         if path.exists():
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if row.get("validation_loss")]
             return {label: min((row for row in rows if row["label"] == label),
                                key=lambda row: float(row["validation_loss"]))
                     for label in dict.fromkeys(row["label"] for row in rows)}
-    print("nothing is tuned yet: with the first candidate of each competitor")
+    print(f"no {name} yet: with the first candidate of each competitor")
     return {}
 
 
@@ -262,13 +262,18 @@ def main():
                   "--data: without vision")
             if name == "vision":
                 continue
+        if name.startswith("finetune") and len(data["lm"]) < 2:
+            print("needs two texts, brown.txt and tinyshakespeare.txt, in the folder given by --data")
+            continue
         if name == "learning_rates":
             failed += tune(plans.Planner(arguments.quick, {}, bool(data["vit"])), pool, folder,
                            command)
         else:
-            chosen = {label: changes_of(row, plans.CANDIDATES[label])
-                      for label, row in chosen_candidates(out).items()
-                      if label in plans.CANDIDATES}
+            chosen = {label: changes_of(row, candidates[label])
+                      for file, candidates in (("tuning", plans.CANDIDATES),
+                                               ("finetune_rates", plans.FINETUNING_CANDIDATES))
+                      for label, row in chosen_candidates(out, file).items()
+                      if label in candidates}
             planner = plans.Planner(arguments.quick, chosen_rates(out), bool(data["vit"]), chosen)
             plan = planner.plan(name)
             pool.complete(plan.runs)

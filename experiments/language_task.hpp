@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <torch/nn/functional/loss.h>
+#include <torch/serialize/input-archive.h>
 
 #include <algorithm>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "../examples/data/text.hpp"
 #include "../examples/models/language_model.hpp"
+#include "adapters.hpp"
 #include "task.hpp"
 
 namespace experiments {
@@ -38,16 +40,31 @@ class LanguageTask : public Task {
         batches_(corpus_.training, s.batch, s.context, s.seed),
         validation_(language_model::fixed_batches(corpus_.validation, s.validation_examples, 64,
                                                   s.context)),
-        model_(language_model::GptOptions{s.width, s.layers, s.heads, s.context}) {}
+        model_(language_model::GptOptions{s.width, s.layers, s.heads, s.context}) {
+    if (!s.start.empty()) {
+      torch::serialize::InputArchive archive;
+      archive.load_from(s.start);
+      model_->load(archive);
+    }
+    if (s.adapters > 0) {
+      for (const at::Tensor& p : model_->parameters()) p.requires_grad_(false);
+      adapters_ = Adapters(*model_->blocks, s.adapters);
+    }
+  }
 
-  torch::nn::Module& model() override { return *model_; }
+  torch::nn::Module& model() override {
+    if (adapters_) return *adapters_;
+    return *model_;
+  }
 
   at::Tensor training_loss(Noise& noise, int64_t step) override {
     const language_model::Batch batch = batches_.next();
+    if (adapters_) adapters_->apply_to_layers();
     return model_->loss(batch.input, noise.labels(batch.target, language_model::vocabulary, step));
   }
 
   Evaluation evaluate() override {
+    if (adapters_) adapters_->apply_to_layers();
     Evaluation sum;
     double count = 0;
     for (const language_model::Batch& batch : validation_) {
@@ -80,6 +97,7 @@ class LanguageTask : public Task {
   language_model::RandomBatches batches_;
   std::vector<language_model::Batch> validation_;
   language_model::Gpt model_;
+  Adapters adapters_{nullptr};
 };
 
 }  // namespace experiments

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
          "precision_along_training", "tails", "cost", "tuning", "momentum", "parts", "competitors",
-         "long", "guards")
+         "long", "guards", "transfer", "finetune_rates", "finetune")
 VISION = ("vit", "resnet")
 
 # Chosen so that each experiment takes at most an hour on two cores.
@@ -26,6 +26,11 @@ SIZES = {
                         evaluations=50, validation_examples=256),
     "wide": dict(task="lm", width=192, layers=4, heads=6, context=64, batch=16, steps=600,
                  evaluations=25, validation_examples=256),
+    **{f"width {width}": dict(task="lm", width=width, layers=4, heads=width // 32, context=64,
+                              batch=16, steps=300, evaluations=1, validation_examples=256)
+       for width in (64, 128, 256)},
+    "finetuning": dict(task="lm", width=96, layers=3, heads=3, context=64, batch=16, steps=300,
+                       evaluations=3, validation_examples=256),
     "vit": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=800, evaluations=5,
                 validation_examples=10000),
     "vit, short": dict(task="vit", width=64, layers=4, heads=4, batch=64, steps=400, evaluations=2,
@@ -72,6 +77,17 @@ CANDIDATES = {
     "ROOT, tuned, balanced":
         with_rates(dict(optimizer="root", update_beta=0.95), "momentum", (0.8, 0.85, 0.9)),
 }
+# What `finetune_rates` chooses from: as many rates for each, a factor of two apart.
+FINETUNED = {"all weights": {}, "adapters": dict(adapters=8)}
+FIRST_FINETUNING_RATE = {("all weights", "adamw"): 0.25e-3, ("all weights", "muon"): 1e-3,
+                         ("all weights", "root"): 1e-3, ("adapters", "adamw"): 1e-3,
+                         ("adapters", "muon"): 2e-3, ("adapters", "root"): 2e-3}
+FINETUNING_CANDIDATES = {
+    f"{label}, {what}": [changes | FINETUNED[what] |
+                         dict(lr=FIRST_FINETUNING_RATE[what, changes["optimizer"]] * 2**i)
+                         for i in range(5)]
+    for what in FINETUNED
+    for label, changes in OPTIMIZERS.items() if label != "ROOT as published"}
 COMPETITORS = ("Muon", "Muon, tuned momentum", "ROOT, tuned momentum")
 TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
@@ -87,7 +103,9 @@ class Run:
     seed: int
     settings: dict
     alone: bool = False  # nothing beside it, all threads: for timings
-    files: tuple = ()  # "precision", "tails": what it writes beside its evaluations
+    files: tuple = ()  # "precision", "tails", "weights": what it writes beside its evaluations
+    start: "Run" = None  # the run whose weights it begins with
+    texts: tuple = (0, None)  # from which text to which it reads
 
 
 @dataclass
@@ -104,7 +122,8 @@ class Planner:
     def __init__(self, quick, rates, has_images, chosen=None):
         """chosen: what `tuning` found, {label: changes}; else the first candidate of each."""
         self.quick, self.rates, self.has_images = quick, rates, has_images
-        self.chosen = {label: candidates[0] for label, candidates in CANDIDATES.items()}
+        self.chosen = {label: candidates[0] for label, candidates in
+                       (CANDIDATES | FINETUNING_CANDIDATES).items()}
         self.chosen |= chosen or {}
 
     def vision_sizes(self):
@@ -224,6 +243,39 @@ class Planner:
                 for group in ("clean", *kinds[:2 if self.quick else None])
                 for label, changes in contestants.items()]
         return Plan(runs, baselines=("Muon", "AdamW, clipped"))
+
+    def transfer(self):
+        """Whether the best rate stays where it is while the width grows."""
+        return Plan([self.run(size, f"{rate:g}", TUNING_SEED, changes | dict(lr=rate),
+                              group=f"{label}, {size}")
+                     for label, changes in OPTIMIZERS.items() if label != "ROOT as published"
+                     for size in ("width 64", "width 128", "width 256")
+                     for rate in (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)], baselines=())
+
+    def trained_on_first_text(self, label, seed):
+        return self.run("narrow", label, seed, OPTIMIZERS[label] | dict(evaluations=1),
+                        files=("weights",), texts=(0, 1))
+
+    def finetuning_run(self, label, changes, seed, trained_by, group):
+        return self.run("finetuning", label, seed, changes, group=group, texts=(1, 2),
+                        start=self.trained_on_first_text(trained_by, seed))
+
+    def finetune_rates(self):
+        """Each rate is a group, from weights that AdamW has trained."""
+        return Plan([self.finetuning_run(label, changes, TUNING_SEED, "AdamW",
+                                         f"rate {i + 1} of 5")
+                     for label, candidates in FINETUNING_CANDIDATES.items()
+                     for i, changes in enumerate(candidates[:2 if self.quick else None])],
+                    baselines=())
+
+    def finetune(self):
+        """A model trained on the first text goes on with the second."""
+        names = ("AdamW", "Muon", "ROOT")
+        return Plan([self.finetuning_run(label, self.chosen[f"{label}, {what}"], seed,
+                                         label if own else "AdamW",
+                                         f"{what}, from {'its own' if own else 'AdamW’s'} weights")
+                     for seed in self.seeds(5) for what in FINETUNED for own in (False, True)
+                     for label in names], baselines=("AdamW", "Muon"))
 
     def lm(self):
         runs = []

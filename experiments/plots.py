@@ -242,8 +242,14 @@ def draw(name, plan, pool, measured, folder):
         pictures = {"validation_loss": "loss.png", "validation_accuracy": "accuracy.png"}
         return [quantiles(measured, metric, folder / pictures[metric], plan.baselines[0])
                 for metric in dict.fromkeys(m["metric"] for m in measured)]
-    if name in ("tuning", "momentum"):
+    if name in ("tuning", "momentum", "finetune_rates"):
         return []
+    if name == "transfer":
+        tried = [dict(size=m["group"].split(", ")[0], label=m["group"].split(", ")[1],
+                      lr=float(m["label"]), value=m["value"]) for m in measured]
+        return [learning_rates(tried, folder / "transfer.png")]
+    if name == "finetune":
+        return [dots(measured, plan.metric, folder / "finetune.png", "AdamW")]
     if name in ("noise", "guards"):
         return [dots(measured, "loss_increase", folder / "increase.png"),
                 dots(measured, "validation_loss", folder / "final.png", "Muon")]

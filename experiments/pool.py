@@ -33,12 +33,20 @@ class Pool:
         return [field for optimizer, field in self.defaults
                 if optimizer == settings["optimizer"] and not field.startswith(given)]
 
+    def texts_or_images(self, run):
+        return self.data[run.settings["task"]][slice(*run.texts)]
+
     def file(self, run, suffix):
         identity = dict(run.settings, seed=run.seed, alone=run.alone, files=run.files,
-                        data=[Path(p).name for p in self.data[run.settings["task"]]])
+                        data=[Path(p).name for p in self.texts_or_images(run)])
+        if run.start:
+            identity["start"] = self.file(run.start, "").name
         identity["defaults"] = self.defaults_behind(run.settings)
         text = json.dumps(identity, sort_keys=True)
         return self.folder / (hashlib.sha256(text.encode()).hexdigest()[:16] + suffix)
+
+    def file_of(self, run, kind):
+        return self.file(run, f".{kind}" + (".pt" if kind == "weights" else ".csv"))
 
     def result(self, run):
         """The final values, or None if the run is not finished."""
@@ -50,7 +58,7 @@ class Pool:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
     def rows(self, run, kind):
-        with open(self.file(run, f".{kind}.csv"), newline="", encoding="utf-8") as file:
+        with open(self.file_of(run, kind), newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
     def command(self, run):
@@ -58,12 +66,13 @@ class Pool:
         for key, value in run.settings.items():
             option = "--" + key.replace("_", "-")
             command += [option] if value is True else [option, str(value)]
-        data = self.data[run.settings["task"]]
         command += ["--seed", str(run.seed), "--threads", "0" if run.alone else "1"]
         command += ["--csv", str(self.file(run, ".csv")), "--result", str(self.file(run, ".json"))]
         for kind in run.files:
-            command += [f"--{kind}", str(self.file(run, f".{kind}.csv"))]
-        for path in data:
+            command += [f"--{kind}", str(self.file_of(run, kind))]
+        if run.start:
+            command += ["--start", str(self.file_of(run.start, "weights"))]
+        for path in self.texts_or_images(run):
             command += ["--data", str(path)]
         return command
 
@@ -79,6 +88,9 @@ class Pool:
 
     def complete(self, runs):
         """Does what is missing. What fails has no result."""
+        starts = [run.start for run in runs if run.start]
+        if starts:
+            self.complete(starts)
         unique = {self.file(run, ".json"): run for run in runs}
         missing = [run for path, run in unique.items() if not path.exists()]
         print(f"{len(unique)} runs, {len(unique) - len(missing)} of them done before", flush=True)

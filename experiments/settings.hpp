@@ -19,6 +19,8 @@ struct Settings {
   std::string task = "lm";
   std::vector<std::string> data;
   int64_t width = 128, layers = 4, heads = 4, context = 64;
+  std::string start;     ///< weights to begin with
+  int64_t adapters = 0;  ///< their rank; 0: the whole model is trained
 
   std::string optimizer = "root";
   std::string orthogonalization, filter, place;  ///< empty: the optimizer's own
@@ -36,7 +38,7 @@ struct Settings {
   bool test = false;
   int threads = 0;
 
-  std::string csv, result, precision, tails;
+  std::string csv, result, weights, precision, tails;
   int64_t observations = 10;
 };
 
@@ -93,6 +95,11 @@ inline Settings parse_settings(int argc, char** argv) {
   add("--layers", s.layers, "Blocks (resnet: blocks of each stage)")->check(positive);
   add("--heads", s.heads, "Attention heads; must divide the width")->check(positive);
   add("--context", s.context, "lm: bytes that the model looks at")->check(positive);
+  app.add_option("--start", s.start, "lm: weights to begin with, as --weights writes them")
+      ->check(CLI::ExistingFile);
+  add("--adapters", s.adapters,
+      "lm: rank of the adapters of the blocks' matrices that are trained alone; 0: all is trained")
+      ->check(not_negative);
 
   add("--optimizer", s.optimizer, "What the run starts from")
       ->check(CLI::IsMember({"adamw", "muon", "root", "root_paper"}));
@@ -134,6 +141,7 @@ inline Settings parse_settings(int argc, char** argv) {
   app.add_option("--csv", s.csv, "A row for each evaluation")->type_name("FILE");
   app.add_option("--result", s.result, "Final values as JSON, written when the run is complete")
       ->type_name("FILE");
+  app.add_option("--weights", s.weights, "The trained parameters")->type_name("FILE");
   app.add_option("--precision", s.precision,
                  "Relative errors to the exact polar factor, by kind of layer, along the run")
       ->type_name("FILE");
@@ -145,6 +153,9 @@ inline Settings parse_settings(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     std::exit(app.exit(e));
+  }
+  if (s.task != "lm" && (!s.start.empty() || s.adapters > 0)) {
+    std::exit(app.exit(CLI::ValidationError("--start and --adapters", "expected --task lm")));
   }
   return s;
 }

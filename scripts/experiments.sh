@@ -29,6 +29,10 @@ curves.csv.
                   its options, with the settings of tuning, at 600 steps; hours
   long            the same at 3,000 steps; hours
   guards          the same under noise: spoiled batches, spikes, heavy tails, a rank that sends noise
+  transfer        loss against rate at widths 64 to 256: does the best rate stay where it is
+  finetune_rates  the rate of each optimizer for what follows
+  finetune        a model trained on Brown that goes on with Shakespeare, all of it or low-rank adapters, from
+                  weights that AdamW or the optimizer itself has trained
   all             all of them, one after the other
 
   --quick         all of it small enough for minutes: does it work, not what comes out;
