@@ -33,6 +33,9 @@ Expected one_process(const Options& options, int64_t steps) {
   return {bits_of(model.all()), test::saved(optimizer)};
 }
 
+/// A momentum that differs from step to step.
+RootOptions rising() { return RootOptions().momentum_start(.5).momentum_warmup(6); }
+
 template <class Optimizer, class Options>
 void check_equal_bits(const Options& options, const DistributedOptions& distributed = {}) {
   const Expected expected = one_process<Optimizer>(options, 4);
@@ -65,6 +68,7 @@ TEST_CASE("ranks have the bits of one process") {
     check_equal_bits<Root>(RootOptions().update_beta(.9).filter_place(FilterPlace::AllGradients));
   }
   SECTION("master weights") { check_equal_bits<Root>(RootOptions().master_weights(true)); }
+  SECTION("a rising momentum") { check_equal_bits<Root>(rising()); }
   SECTION("every item in a bucket of its own") {
     check_equal_bits<Root>(RootOptions(), DistributedOptions().bucket_bytes(1));
   }
@@ -92,9 +96,10 @@ TEST_CASE("ranks may have nothing to do") {
 }
 
 TEST_CASE("parameters without a gradient stay as they are") {
-  const auto run = [](const auto& share) {
+  const RootOptions options = GENERATE(RootOptions(), rising());
+  const auto run = [&](const auto& share) {
     Model model;
-    Root optimizer(model.groups(RootOptions()));
+    Root optimizer(model.groups(options));
     share(optimizer);
     for (int64_t step = 0; step < 5; ++step) {
       model.set_gradients(step);
@@ -370,16 +375,13 @@ TEST_CASE("a step is refused where ranks differ, and the next one goes on") {
 
 TEST_CASE("options that one process alone can honour are refused, before and after `distribute`") {
   const std::vector<std::pair<const char*, RootOptions>> cases = {
-      {"`capturable`", RootOptions().capturable(true)},
-      {"`gate`", RootOptions().gate(1.4)},
-      {"`momentum_warmup`", RootOptions().momentum_start(.8).momentum_warmup(10)}};
+      {"`capturable`", RootOptions().capturable(true)}, {"`gate`", RootOptions().gate(1.4)}};
   for (const auto& [option, options] : cases) {
     INFO(option);
     const auto set = [given = options](Root& optimizer) {
       for (auto& group : optimizer.param_groups()) {
         auto& own = static_cast<RootOptions&>(group.options());
         own.capturable(given.capturable()).gate(given.gate());
-        own.momentum_start(given.momentum_start()).momentum_warmup(given.momentum_warmup());
       }
     };
     for (const bool late : {false, true}) {

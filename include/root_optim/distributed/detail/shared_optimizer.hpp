@@ -236,10 +236,6 @@ class SharedOptimizer : public Ranks {
                 group, ": ranks wait for each other on the host");
     TORCH_CHECK(options.gate() == 0, "root_optim::distributed: expected no `gate`, got ",
                 options.gate(), " in group ", group, ": no rank filters all gradients of a step");
-    TORCH_CHECK(options.momentum_warmup() == 0,
-                "root_optim::distributed: expected no `momentum_warmup`, got ",
-                options.momentum_warmup(), " in group ", group,
-                ": what steps together would depend on state that one rank has");
   }
 
   /// @throws c10::Error on every rank; nothing has changed then.

@@ -57,13 +57,20 @@ inline std::vector<at::Tensor> next_device_steps(const std::vector<ParamState*>&
   return at::stack(counts).add_(1).unbind(0);
 }
 
-/// t of parameters after one number of steps, counted from 1: steps, by the device's number where it counts,
-/// less those skipped, which only the device knows. [k]
+/// t of each parameter, counted from 1: steps, by the device's number where it counts, less those skipped,
+/// which only the device knows. [k]
 inline at::Tensor taken_steps(const std::vector<ParamState*>& states) {
   const at::Tensor skipped = skipped_of(states);
   const std::vector<at::Tensor> steps = next_device_steps(states);
-  return steps.empty() ? skipped.neg().add_(states.front()->step() + 1)
-                       : at::stack(steps).sub_(skipped);
+  if (!steps.empty()) return at::stack(steps).sub_(skipped);
+  at::Tensor taken = skipped.neg();
+  for (size_t first = 0, end = 0; first < states.size();
+       first = end) {  // as many at once as are equal
+    const int64_t step = states[first]->step();
+    while (end < states.size() && states[end]->step() == step) ++end;
+    taken.slice(0, static_cast<int64_t>(first), static_cast<int64_t>(end)).add_(step + 1);
+  }
+  return taken;
 }
 
 /// Those into the states, with the rest of a commit.

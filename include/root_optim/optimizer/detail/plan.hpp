@@ -105,23 +105,21 @@ std::vector<PlannedParam<Options>> planned_params(const Groups& groups, const St
 }
 
 /// Which parameters are stepped together: their indices in `planned`, a list for each batch. It depends on
-/// their order, shapes and options alone, not on who has a gradient, and not on who is stepped here; with
-/// `momentum_warmup` on their numbers of steps, too.
+/// their order, shapes and options alone, not on who has a gradient, on their numbers of steps, or on who is
+/// stepped here.
 template <class Options>
 std::vector<std::vector<size_t>> batches_of(const std::vector<PlannedParam<Options>>& planned) {
   std::vector<std::vector<size_t>> batches;
-  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string, int64_t>;
+  using Key = std::tuple<size_t, Rule, std::vector<int64_t>, at::ScalarType, std::string>;
   std::map<Key, size_t> open;  // the batch that the next parameter of a kind joins
   for (size_t i = 0; i < planned.size(); ++i) {
     const PlannedParam<Options>& item = planned[i];
     const Options& options = *item.options;
-    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str(), 0};
+    Key key{item.group, item.rule, {}, at::kFloat, item.parameter.device().str()};
     int64_t most = (std::numeric_limits<int64_t>::max)();  // parameters in a batch
     if (item.rule == Rule::Orthogonalized) {
       std::get<2>(key) = item.parameter.sizes().vec();
       std::get<3>(key) = item.parameter.scalar_type();
-      // Of one number of steps, so that those taken are it less the counts on the device.
-      if (options.momentum_warmup() > 0) std::get<5>(key) = item.state.step();
       most = static_cast<int64_t>(
           static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
           step_bytes(item.parameter, options.layout(), /*alone=*/false,
