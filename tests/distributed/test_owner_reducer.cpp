@@ -360,7 +360,7 @@ TEST_CASE("what owners cannot reduce is refused on all ranks, and nothing change
       [](int rank, Model&, Root& optimizer) {
         OwnerReducer reducer(optimizer, ReducerOptions().bucket_bytes(1000 + rank));
       },
-      "expected equal shapes and dtypes of parameters, and options, on all ranks");
+      "expected equal shapes, dtypes and requires_grad of parameters, and options, on all ranks");
   all_throw(
       [](int, Model&, Root& optimizer) {
         OwnerReducer reducer(optimizer, ReducerOptions().bucket_bytes(0));

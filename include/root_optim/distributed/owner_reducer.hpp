@@ -91,8 +91,11 @@ class OwnerReducer {
         places_.emplace_back(g, i);
       }
     }
-    detail::agree_on_reducer(ranks_, "OwnerReducer", parameters_, options_,
-                             [this](size_t i) { return where(i); });
+    detail::agree_on_reducer(
+        ranks_, "OwnerReducer", parameters_, options_, [this](size_t i) { return where(i); },
+        options_.overlap()
+            ? "root_optim::OwnerReducer: expected no overlap, which GradientReducer has"
+            : "");
     shared->gradients_at_owners();
   }
 

@@ -25,8 +25,8 @@ enum class MissingGradient {
 struct ReducerOptions {
   /// What a gradient counts as that some ranks lack. One that all lack stays missing. Default: Zero.
   TORCH_ARG(MissingGradient, missing) = MissingGradient::Zero;
-  /// Bytes of gradients that travel together; two such buckets are in flight. Must be equal on all ranks.
-  /// Range: >= 1. Default: 25 MiB.
+  /// Bytes of gradients that travel together; two such buckets are in flight, with overlap all that are full. Must be
+  /// equal on all ranks. Range: >= 1. Default: 25 MiB.
   TORCH_ARG(int64_t, bucket_bytes) = int64_t{25} << 20;
   /// What protects the mean from a rank that sends garbage: a rank whose gradients together are longer than
   /// `limit_ranks` times the median of the ranks (the lower one) counts w = limit·median/‖g‖ in place of 1. The sum is
@@ -34,6 +34,12 @@ struct ReducerOptions {
   /// held back. Costs a read of all gradients and one small all_gather. 0: off. Range: 0, or finite and >= 1.
   /// Must be equal on all ranks. Default: 0.  Source: ours (docs/results.md, guards).
   TORCH_ARG(double, limit_ranks) = 0;
+  /// Gradients travel while `backward()` computes the ones before them, and not in `reduce()`; what backward() has not
+  /// brought travels in `reduce()`. Costs a copy of all gradients, in the dtype of sums. Small `bucket_bytes` let it
+  /// begin earlier. For `GradientReducer` alone, without `limit_ranks`. From the first gradient of `backward()` to
+  /// `reduce()` nothing else may use the group; a group of the reducer's own is always right. Must be equal on all
+  /// ranks. Default: false.
+  TORCH_ARG(bool, overlap) = false;
   /// How long to wait for the other ranks; 0: as long as the process group has it. Default: 0.
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
 };

@@ -28,13 +28,13 @@ namespace detail {
 /// Parameters and options of a reducer must be equal on all ranks.
 /// @param reducer its name, for messages
 /// @param where(i) names a parameter
+/// @param error what this rank has found already; empty if nothing
 /// @throws c10::Error on every rank
 template <class Where>
 void agree_on_reducer(Collectives& ranks, const std::string& reducer,
                       const std::vector<at::Tensor>& parameters, const ReducerOptions& options,
-                      const Where& where) {
+                      const Where& where, std::string error = {}) {
   ranks.at(reducer);
-  std::string error;
   Checksum sum;
   attempt(error, [&] {
     TORCH_CHECK(options.bucket_bytes() >= 1, "root_optim::", reducer,
@@ -43,18 +43,24 @@ void agree_on_reducer(Collectives& ranks, const std::string& reducer,
                     (is_finite(options.limit_ranks()) && options.limit_ranks() >= 1),
                 "root_optim::", reducer, ": expected limit_ranks = 0, or finite and >= 1, got ",
                 options.limit_ranks());
+    TORCH_CHECK(!options.overlap() || options.limit_ranks() == 0, "root_optim::", reducer,
+                ": expected limit_ranks = 0 with overlap, got ", options.limit_ranks(),
+                ": a rank's weight needs all its gradients before the first is sent; do without "
+                "one of the two");
     sum.add(static_cast<int64_t>(options.missing()));
     sum.add(options.limit_ranks());
     sum.add(options.bucket_bytes());
+    sum.add(static_cast<int64_t>(options.overlap()));
     for (size_t i = 0; i < parameters.size(); ++i) {
       check_parameter(parameters[i], where(i));
       sum.add(parameters[i].sizes().vec());
       sum.add(static_cast<int64_t>(parameters[i].scalar_type()));
+      sum.add(static_cast<int64_t>(parameters[i].requires_grad()));
     }
   });
   agree(ranks, error,
         {{"numbers of parameters", static_cast<int64_t>(parameters.size())},
-         {"shapes and dtypes of parameters, and options,", sum.value()}});
+         {"shapes, dtypes and requires_grad of parameters, and options,", sum.value()}});
 }
 
 /// What all ranks together know of a parameter's gradient.
@@ -64,16 +70,17 @@ struct GradientOfRanks {
 };
 
 /// Checks gradients, and tells the others which there are.
+/// @param error what this rank has found already; empty if nothing
 /// @throws c10::Error on every rank, before any gradient has changed
 /// @return of every parameter, the same on all ranks
 template <class Where>
 std::vector<GradientOfRanks> agree_on_gradients(Collectives& ranks, const std::string& reducer,
                                                 const std::vector<at::Tensor>& parameters,
-                                                MissingGradient missing, const Where& where) {
+                                                MissingGradient missing, const Where& where,
+                                                std::string error = {}) {
   // Which parameters have a gradient, 64 to a number; behind them, which of another dtype.
   const size_t numbers = (parameters.size() + 63) / 64;
   std::vector<int64_t> bits(2 * numbers);
-  std::string error;
   attempt(error, [&] {
     for (size_t i = 0; i < parameters.size(); ++i) {
       const at::Tensor& gradient = parameters[i].grad();
