@@ -11,3 +11,4 @@
 #include <root_optim/distributed/owner_reducer.hpp>
 #include <root_optim/distributed/reducer_options.hpp>
 #include <root_optim/distributed/sharded_checkpoint.hpp>
+#include <root_optim/distributed/sharded_layout.hpp>

@@ -33,6 +33,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// between ranks that a step would notice is compared here: options, shapes, names, values, state, threads,
 /// versions.
 ///
+/// Parameters that are spread over the ranks are those that `DistributedOptions::sharded` names: their owner gets
+/// them whole for a step, and the bits are those of one process that has them whole.
+///
 /// A step sends each parameter's value from its owner to the others, (N − 1)/N of the parameters' bytes per
 /// rank, and two small headers. Gradients must be equal on all ranks, which `GradientReducer` sees to, or right
 /// on owners, which `OwnerReducer` sees to.

@@ -4,12 +4,16 @@
 // The options of `distribute`.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <torch/arg.h>           // TORCH_ARG
 
 #include <chrono>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
+#include <root_optim/distributed/sharded_layout.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -27,6 +31,14 @@ struct DistributedOptions {
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
 
  public:
+  /// Says that a parameter of the optimizer is this rank's shard of one that is spread over the ranks. All ranks say
+  /// so of the same parameters. Default: every rank has every parameter whole.
+  DistributedOptions& sharded(at::Tensor parameter, ShardedLayout layout) {
+    sharded_.emplace_back(std::move(parameter), layout);
+    return *this;
+  }
+  const std::vector<std::pair<at::Tensor, ShardedLayout>>& sharded() const { return sharded_; }
+
   /// @throws c10::Error if a value is out of its range.
   void validate() const {
     TORCH_CHECK(bucket_bytes_ >= 1,
@@ -35,6 +47,9 @@ struct DistributedOptions {
                 "root_optim::DistributedOptions: expected a timeout >= 0, got ", timeout_.count(),
                 " ms");
   }
+
+ private:
+  std::vector<std::pair<at::Tensor, ShardedLayout>> sharded_;
 };
 
 }  // namespace ROOT_OPTIM_NAMESPACE

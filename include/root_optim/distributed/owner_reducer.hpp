@@ -106,6 +106,12 @@ class OwnerReducer {
     TORCH_CHECK(shared != nullptr,
                 "root_optim::OwnerReducer: expected an optimizer behind `distribute`, got one of "
                 "one process");
+    TORCH_CHECK(shared->shards().empty(),
+                "root_optim::OwnerReducer: expected no sharded parameters, whose gradients are not "
+                "those of other "
+                "ranks, got ",
+                shared->shards().params().size(),
+                ": average those of the other parameters with GradientReducer");
     return shared;
   }
 

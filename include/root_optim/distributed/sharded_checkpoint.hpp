@@ -47,9 +47,9 @@ ROOT_OPTIM_COLD void save_sharded(OrthogonalizedOptimizer<F, O>& optimizer,
               "root_optim::save_sharded: expected a distributed optimizer, got one of one process, "
               "which `save` writes");
   shared->together("save_sharded", [&](Collectives& ranks) {
-    save_shards<OrthogonalizedOptions<F, O>>(ranks, shared->partition(), optimizer.param_groups(),
-                                             optimizer.state(), optimizer.gate_state(),
-                                             shared->steps(), save);
+    save_shards<OrthogonalizedOptions<F, O>>(
+        ranks, shared->partition(), shared->whole_groups(optimizer.param_groups()),
+        optimizer.state(), optimizer.gate_state(), shared->steps(), save);
   });
 }
 
@@ -60,13 +60,14 @@ ROOT_OPTIM_COLD int64_t load_sharded(OrthogonalizedOptimizer<F, O>& optimizer,
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
   using Options = OrthogonalizedOptions<F, O>;
-  const Groups& groups = optimizer.param_groups();
+  auto* shared = shared_part(optimizer);
+  const Groups& groups =
+      shared == nullptr ? optimizer.param_groups() : shared->whole_groups(optimizer.param_groups());
   LoadedShards<Options> loaded;
   const auto read = [&](const Partition* partition, int64_t rank, int64_t ranks) {
     loaded =
         load_shards<Options>(groups, parts_of(groups, partition), rank, ranks, folder, scheduler);
   };
-  auto* shared = shared_part(optimizer);
   if (shared == nullptr) {
     read(nullptr, 0, 1);
   } else {

@@ -269,7 +269,8 @@ template <class F, class O>
 ROOT_OPTIM_COLD void OrthogonalizedOptimizer<F, O>::save(
     torch::serialize::OutputArchive& archive) const {
   const detail::StateMap& states = ranks_ ? ranks_->whole_state() : state_;
-  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(param_groups_, states),
+  const auto& groups = ranks_ ? ranks_->whole_groups(param_groups_) : param_groups_;
+  detail::write_checkpoint(archive, detail::to_checkpoint<Options>(groups, states),
                            detail::stored_gate(gate_state_));
 }
 
@@ -296,8 +297,9 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
       "root_optim::load: expected `strict` for a distributed optimizer, which keeps a part of the "
       "state only, got a load by name: load before `distribute`");
   auto stored = detail::read_checkpoint(archive);
+  const auto& groups = ranks_ ? ranks_->whole_groups(param_groups_) : param_groups_;
   auto restored = options.strict()
-                      ? detail::restore<Options>(param_groups_, std::move(stored))
+                      ? detail::restore<Options>(groups, std::move(stored))
                       : detail::restore_by_name<Options>(param_groups_, state_, std::move(stored));
   commit(restored, /*gate=*/options.strict());
   if (ranks_) ranks_->loaded(param_groups_, state_);

@@ -6,12 +6,14 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <c10/util/accumulate.h>  // multiply_integers
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,7 @@
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/ownership.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
+#include <root_optim/distributed/detail/shards.hpp>
 #include <root_optim/optimizer/detail/commit.hpp>
 #include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
@@ -36,16 +39,20 @@ using Room = std::map<std::string, std::vector<at::Tensor>>;
 
 /// Takes that memory before any rank depends on this one.
 template <class Options>
-void make_room(Room& room, const std::vector<std::vector<Item>>& buckets,
+void make_room(Room& room, const Partition& partition,
                const std::vector<PlannedParam<Options>>& planned) {
   std::map<std::string, std::pair<at::Device, int64_t>> most;  // a device's largest bucket
-  for (const std::vector<Item>& bucket : buckets) {
+  for (const std::vector<Item>& bucket : partition.buckets) {
     std::map<std::string, int64_t> bytes;
     for (const Item& item : bucket) {
       for (const size_t i : item.members) {
         const at::Tensor& parameter = planned[i].parameter;
         int64_t& sum = bytes[parameter.device().str()];
         sum += aligned(static_cast<int64_t>(parameter.nbytes()));
+        const auto sharded = partition.sharded.find(i);
+        if (sharded != partition.sharded.end()) {  // each slice may end with a gap
+          sum += aligned(1) * static_cast<int64_t>(sharded->second.slices.size());
+        }
         auto& largest =
             most.emplace(parameter.device().str(), std::pair(parameter.device(), int64_t{0}))
                 .first->second.second;
@@ -89,41 +96,80 @@ Flight send_off(Collectives& ranks, const Partition& partition,
     }
   }
 
-  // The values of each owner and device lie side by side, in the order of the bucket.
-  std::map<std::pair<int64_t, std::string>, std::vector<const PlannedParam<Options>*>> sent;
+  // The values of each owner and device lie side by side, in the order of the bucket. Those of a sharded parameter
+  // go to the ranks that have shards of it, all others to everyone.
+  constexpr int64_t everyone = -1;
+  struct Sent {
+    const PlannedParam<Options>* item;
+    const ShardedBlock* block;
+    const Slice* slice;
+  };
+  std::map<std::tuple<int64_t, int64_t, std::string>, std::vector<Sent>> sent;
   const auto params = static_cast<size_t>(partition.params);
   for (const Item& item : bucket) {
     for (const size_t i : item.members) {
       if (!planned[i].steps) continue;
       if (i >= params) flight.cut.push_back(partition.pieces[i - params].whole);
-      sent[{item.owner, planned[i].parameter.device().str()}].push_back(&planned[i]);
+      const std::string device = planned[i].parameter.device().str();
+      const auto sharded = partition.sharded.find(i);
+      if (sharded == partition.sharded.end()) {
+        sent[{item.owner, everyone, device}].push_back({&planned[i], nullptr, nullptr});
+        continue;
+      }
+      for (const Slice& slice : sharded->second.slices) {
+        sent[{item.owner, slice.holder, device}].push_back({&planned[i], &sharded->second, &slice});
+      }
     }
   }
   std::map<std::string, int64_t> used;
-  std::vector<std::pair<int64_t, at::Tensor>> messages;
-  for (const auto& [from, items] : sent) {
-    const auto& [owner, device] = from;
+  struct Message {
+    int64_t owner, to;
+    at::Tensor values;
+    int tag;
+  };
+  std::vector<Message> messages;
+  int tag = static_cast<int>(half);
+  for (const auto& [way, items] : sent) {
+    const auto& [owner, to, device] = way;
+    tag += 2;
+    if (to != everyone && to != ranks.rank() && owner != ranks.rank()) continue;
     const at::Tensor& memory = room[device][half];
     const int64_t begin = used[device];
     int64_t& end = used[device];
-    for (const PlannedParam<Options>* item : items) {
-      const at::Tensor& parameter = item->parameter;
-      const auto bytes = static_cast<int64_t>(parameter.nbytes());
+    const bool ours = owner == ranks.rank(),
+               received = to == ranks.rank() || (to == everyone && !ours);
+    for (const Sent& one : items) {
+      const at::Tensor& parameter = one.item->parameter;
+      const std::vector<int64_t> shape =
+          one.slice == nullptr ? parameter.sizes().vec() : one.slice->shape(parameter.sizes());
+      const int64_t bytes =
+          c10::multiply_integers(shape) * static_cast<int64_t>(parameter.element_size());
       const at::Tensor place =
-          memory.narrow(0, end, bytes).view(parameter.scalar_type()).view(parameter.sizes());
+          memory.narrow(0, end, bytes).view(parameter.scalar_type()).view(shape);
       end += aligned(bytes);
-      if (owner == ranks.rank()) {
-        attempt(error, [&, p = &parameter] { place.copy_(next.at(p->unsafeGetTensorImpl())); });
-      } else {
-        attempt(error, [&, p = &parameter] { flight.received.add({*p}, {place}); });
-      }
+      attempt(error, [&] {
+        if (ours) {
+          const at::Tensor& values = next.at(one.item->parameter.unsafeGetTensorImpl());
+          place.copy_(one.slice == nullptr ? values : one.slice->of_block(values));
+        }
+        if (received) {
+          flight.received.add(
+              {one.slice == nullptr ? one.item->parameter : one.slice->of_shard(one.block->shard)},
+              {place});
+        }
+      });
     }
-    messages.emplace_back(owner, memory.narrow(0, begin, end - begin));
+    if (to != ranks.rank() || !ours) {
+      messages.push_back({owner, to, memory.narrow(0, begin, end - begin), tag});
+    }
   }
   flight.agreement = start_agreement(ranks, error, {{"numbers of steps", steps}});
   if (ranks.size() > 1) {
-    for (const auto& [owner, values] : messages) {
-      flight.values.push_back(ranks.broadcast(values, owner));
+    for (const Message& message : messages) {
+      const auto& [owner, to, values, message_tag] = message;
+      flight.values.push_back(to == everyone          ? ranks.broadcast(values, owner)
+                              : owner == ranks.rank() ? ranks.send(values, to, message_tag)
+                                                      : ranks.receive(values, owner, message_tag));
     }
   }
   return flight;

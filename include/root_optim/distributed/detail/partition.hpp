@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,8 @@
 #include <root_optim/core/state_key.hpp>
 #include <root_optim/distributed/detail/description.hpp>
 #include <root_optim/distributed/detail/ownership.hpp>
+#include <root_optim/distributed/detail/shards.hpp>
+#include <root_optim/distributed/detail/stand_in.hpp>
 #include <root_optim/distributed/detail/units.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/next_state.hpp>
@@ -39,9 +42,19 @@ struct Piece {
 
   /// Follows a parameter that has other memory, or another gradient.
   void follow() {
+    if (is_stand_in(whole)) return;  // the rows come from shards (shard_exchange.hpp)
     tensor.set_data(of(whole.detach()));
     tensor.mutable_grad() = whole.grad().defined() ? of(whole.grad()) : at::Tensor();
   }
+};
+
+/// All of a sharded parameter, or the rows that have one owner.
+struct ShardedBlock {
+  size_t param;  ///< among the sharded ones
+  int64_t owner;
+  at::Tensor tensor;  ///< as it is stepped: without memory where it is not, and between steps
+  at::Tensor shard;   ///< this rank's, as of this step
+  std::vector<Slice> slices;
 };
 
 /// Who owns what of an optimizer. Only `rank` differs between ranks, and what follows from it.
@@ -54,6 +67,7 @@ struct Partition {
   std::vector<std::vector<int64_t>> owner;  ///< by group and index
   std::vector<Piece> pieces;
   std::vector<std::vector<Item>> buckets;  ///< in the order in which they are stepped
+  std::map<size_t, ShardedBlock> sharded;  ///< by position among parameters and pieces
 
   /// Rank 0 for a parameter that `distribute` did not see: the step refuses it. `nobody` for one that is cut.
   int64_t owner_of(size_t group, size_t index) const {
@@ -97,11 +111,11 @@ Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t
   partition.params = static_cast<int64_t>(planned.size());
   for (const auto& group : groups) partition.owner.emplace_back(group.params().size(), 0);
   constexpr int64_t least_bytes = int64_t{1} << 14;  // of a piece that fills a bucket
-  const std::vector<Unit> whole = units_of(planned);
+  const std::vector<Unit> uncut = units_of(planned);
   std::vector<Unit> units;
   std::vector<int64_t> owner;
-  for (const Share& share : shares_of(whole, size, (std::max)(bucket_bytes, least_bytes))) {
-    Unit unit = whole[share.unit];
+  for (const Share& share : shares_of(uncut, size, (std::max)(bucket_bytes, least_bytes))) {
+    Unit unit = uncut[share.unit];
     const bool is_piece = share.rows < unit.rows;
     for (const size_t i : unit.members) {
       partition.owner[planned[i].group][planned[i].index] =
@@ -111,7 +125,14 @@ Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t
       std::vector<Piece>& pieces = partition.pieces;
       const size_t i = unit.members.front();
       pieces.push_back({planned[i].parameter, i, share.owner, share.first, share.rows, {}});
-      pieces.back().tensor = pieces.back().of(planned[i].parameter.detach());
+      const at::Tensor whole = planned[i].parameter.detach();
+      if (is_stand_in(whole)) {
+        std::vector<int64_t> shape = whole.sizes().vec();
+        shape.front() = share.rows;
+        pieces.back().tensor = stand_in(shape, whole.options());
+      } else {
+        pieces.back().tensor = pieces.back().of(whole);
+      }
       unit.members = {planned.size() + pieces.size() - 1};
       unit.cost *= static_cast<double>(share.rows) / static_cast<double>(unit.rows);
       unit.state_bytes = unit.state_bytes / unit.rows * share.rows;

@@ -25,6 +25,8 @@
 #include <root_optim/distributed/detail/own_part.hpp>
 #include <root_optim/distributed/detail/ownership.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
+#include <root_optim/distributed/detail/shard_exchange.hpp>
+#include <root_optim/distributed/detail/shards.hpp>
 #include <root_optim/distributed/detail/shared_state.hpp>
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/kernels/workspace.hpp>
@@ -52,12 +54,15 @@ class SharedOptimizer : public Ranks {
   SharedOptimizer(GroupPtr group, const DistributedOptions& options, const Groups& groups,
                   StateMap& states, std::string error)
       : ranks_(std::move(group), options.timeout()) {
+    shards_ = Shards::gathered<Options>(ranks_, options.sharded(), groups, states, error);
+    const Groups& wholes = shards_.wholes(groups);
     std::string description;
     attempt(error, [&] {
       options.validate();
-      description = description_of<Options>(groups, states, options);
+      description = description_of<Options>(wholes, states, options);
       partition_ =
-          partition_of<Options>(groups, ranks_.rank(), ranks_.size(), options.bucket_bytes());
+          partition_of<Options>(wholes, ranks_.rank(), ranks_.size(), options.bucket_bytes());
+      add_sharded(partition_, wholes, shards_);
       refuse_alone(groups);
     });
     Checksum sum;
@@ -67,15 +72,27 @@ class SharedOptimizer : public Ranks {
     bool equal = true;
     for (const auto& one : ranks_.gather_numbers({sum.value()})) equal &= one[0] == sum.value();
     if (!equal) check_descriptions(ranks_.gather_texts(description));
-    keep_own(partition_, groups, states);
+    keep_own(partition_, wholes, states);
+    // No rank has all of a sharded gradient that is cut.
+    for (const Piece& piece : partition_.pieces) gradients_in_parts_ |= is_stand_in(piece.whole);
   }
 
   at::Tensor step(const Groups& groups, StateMap& states, Workspace* workspace) override {
     check_not_lost();
     at::Tensor skipped;
-    in_step([&] { skipped = step_together(groups, states, workspace); });
+    in_step([&] {
+      ranks_.at("step " + std::to_string(++steps_));
+      whole_.reset();
+      GatheredShards gathered(partition_, shards_);
+      if (!shards_.empty()) {
+        gathered.gather(ranks_, agree_on_shards<Options>(ranks_, shards_, groups));
+      }
+      skipped = shards_.shard_of(step_together(shards_.wholes(groups), states, workspace));
+    });
     return skipped;
   }
+
+  const Groups& whole_groups(const Groups& groups) override { return shards_.wholes(groups); }
 
   const StateMap& whole_state() const override {
     TORCH_CHECK(
@@ -87,8 +104,9 @@ class SharedOptimizer : public Ranks {
   }
 
   void loaded(const Groups& groups, StateMap& states) override {
-    loaded(checksum_of_state(groups, states));
-    keep_own(partition_, groups, states);
+    const Groups& wholes = shards_.wholes(groups);
+    loaded(checksum_of_state(wholes, states));
+    keep_own(partition_, wholes, states);
   }
 
   /// Called after a checkpoint was loaded of which every rank has its part.
@@ -100,16 +118,19 @@ class SharedOptimizer : public Ranks {
   }
 
   void forget(const at::Tensor& parameter, StateMap& states) override {
+    const at::Tensor& whole = shards_.whole_of(parameter);
+    states.erase(state_key(whole));
     for (const Piece& piece : partition_.pieces) {
-      if (piece.whole.is_same(parameter)) states.erase(state_key(piece.tensor));
+      if (piece.whole.is_same(whole)) states.erase(state_key(piece.tensor));
     }
   }
 
   const at::Tensor& kept_as(const at::Tensor& parameter) const override {
+    const at::Tensor& whole = shards_.whole_of(parameter);
     for (const Piece& piece : partition_.pieces) {
-      if (partition_.owns(piece) && piece.whole.is_same(parameter)) return piece.tensor;
+      if (partition_.owns(piece) && piece.whole.is_same(whole)) return piece.tensor;
     }
-    return parameter;
+    return whole;
   }
 
   void release() override {
@@ -122,7 +143,8 @@ class SharedOptimizer : public Ranks {
     check_not_lost();
     in_step([&] {
       whole_.reset();
-      whole_ = consolidated<Options>(ranks_, partition_, groups, states, steps_, to);
+      whole_ =
+          consolidated<Options>(ranks_, partition_, shards_.wholes(groups), states, steps_, to);
     });
   }
 
@@ -143,7 +165,8 @@ class SharedOptimizer : public Ranks {
   /// Who owns what.
   const Partition& partition() const { return partition_; }
   /// From now on owners alone have the gradients of a step. On all ranks alike.
-  void gradients_at_owners() { gradients_at_owners_ = true; }
+  void gradients_at_owners() { gradients_in_parts_ = true; }
+  const Shards& shards() const { return shards_; }
 
  private:
   using Planned = PlannedParam<Options>;
@@ -168,8 +191,6 @@ class SharedOptimizer : public Ranks {
   }
 
   at::Tensor step_together(const Groups& groups, StateMap& states, Workspace* workspace) {
-    ranks_.at("step " + std::to_string(++steps_));
-    whole_.reset();
     std::vector<Planned> planned;
     int64_t options = 0;
     std::string error;
@@ -182,7 +203,7 @@ class SharedOptimizer : public Ranks {
                   "`distribute` saw, got others");
       options = options_of<Options>(groups);
       add_pieces(partition_, planned, states);
-      make_room(room_, partition_.buckets, planned);
+      make_room(room_, partition_, planned);
     });
     agree_on_step(planned, options, error);
 
@@ -190,8 +211,8 @@ class SharedOptimizer : public Ranks {
     OwnPart<Options> own;
     attempt(error, [&] { own.plan(partition_, planned, states, workspace); });
     const std::vector<at::Tensor> magnitudes =
-        gradients_at_owners_ ? magnitudes_of_wholes(ranks_, partition_, planned, error)
-                             : std::vector<at::Tensor>();
+        gradients_in_parts_ ? magnitudes_of_wholes(ranks_, partition_, planned, error)
+                            : std::vector<at::Tensor>();
     join_flags(ranks_, partition_, planned, magnitudes, own, error);
 
     at::Tensor skipped;
@@ -269,11 +290,12 @@ class SharedOptimizer : public Ranks {
   }
 
   Collectives ranks_;
+  Shards shards_;
   Partition partition_;
   Room room_;
-  int64_t steps_ = 0;   // since `distribute`, or loading
-  int64_t loaded_ = 0;  // the checksum of what was loaded
-  bool gradients_at_owners_ = false;
+  int64_t steps_ = 0;                // since `distribute`, or loading
+  int64_t loaded_ = 0;               // the checksum of what was loaded
+  bool gradients_in_parts_ = false;  // of some parameters owners have their rows alone
   std::optional<StateMap> whole_;
 };
 

@@ -27,6 +27,9 @@ class Ranks {
   /// @return the first parameter skipped that is stepped here (FaultGuard::first_skipped)
   virtual at::Tensor step(const Groups& groups, StateMap& states, Workspace* workspace) = 0;
 
+  /// The groups with whole parameters where ranks have shards. Valid until the next call.
+  virtual const Groups& whole_groups(const Groups& groups) = 0;
+
   /// The state to save: that of all parameters.
   /// @throws c10::Error if it is not at hand as of the last step. Local: it waits for nobody.
   virtual const StateMap& whole_state() const = 0;
