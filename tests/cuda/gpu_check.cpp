@@ -96,6 +96,17 @@ double largest_singular_value(const at::Tensor& x) {
   return std::sqrt(at::linalg_eigvalsh(gram).max().item<double>());
 }
 
+/// Whether cuBLAS may add bfloat16 in bfloat16. LibTorch 1.13 leaves no choice.
+#if TORCH_VERSION_MAJOR >= 2
+constexpr bool chooses_reduction = true;
+void allow_bfloat16_reduction(bool allowed) {
+  at::globalContext().setAllowBF16ReductionCuBLAS(allowed);
+}
+#else
+constexpr bool chooses_reduction = false;
+void allow_bfloat16_reduction(bool) {}
+#endif
+
 void orthogonalize(Run& run) {
   const std::vector<std::pair<int64_t, int64_t>> shapes =
       run.quick ? std::vector<std::pair<int64_t, int64_t>>{{48, 96}, {64, 64}}
@@ -110,10 +121,10 @@ void orthogonalize(Run& run) {
         const at::Tensor x =
             sample.matrix.to(way.dtype == at::kDouble ? at::kDouble : at::kFloat).unsqueeze(0);
         const double on_cpu = relative_error(way.apply(x)[0], sample.polar);
-        // cuBLAS may add bfloat16 in bfloat16, or not: both.
+        const bool both = chooses_reduction && way.dtype == at::kBFloat16 && run.device.is_cuda();
         for (const bool reduced : {true, false}) {
-          if (!reduced && (way.dtype != at::kBFloat16 || !run.device.is_cuda())) continue;
-          if (run.device.is_cuda()) at::globalContext().setAllowBF16ReductionCuBLAS(reduced);
+          if (!reduced && !both) continue;
+          if (run.device.is_cuda()) allow_bfloat16_reduction(reduced);
           const at::Tensor result = way.apply(x.to(run.device))[0].cpu();
           const double error = relative_error(result, sample.polar);
           const double largest = largest_singular_value(result);
@@ -126,7 +137,7 @@ void orthogonalize(Run& run) {
             run.expect(false, "sigma max <= 1.39 and an error near the CPU's");
           }
         }
-        if (run.device.is_cuda()) at::globalContext().setAllowBF16ReductionCuBLAS(true);
+        if (run.device.is_cuda()) allow_bfloat16_reduction(true);
       }
     }
   }
