@@ -38,13 +38,16 @@ struct Configuration {
   double update_beta;
   double gate;
   int64_t gate_run;
+  std::optional<double> adamw_lr_ratio;
+  double beta2;
 };
 
 template <class Options>
 Configuration configuration_of(const Options& o) {
-  return {o.filter(),          o.orthogonalizer(), o.filter_place(), o.momentum(),
-          o.momentum_form(),   o.nesterov(),       o.scale(),        o.momentum_start(),
-          o.momentum_warmup(), o.update_beta(),    o.gate(),         o.gate_run()};
+  return {o.filter(),          o.orthogonalizer(),    o.filter_place(), o.momentum(),
+          o.momentum_form(),   o.nesterov(),          o.scale(),        o.momentum_start(),
+          o.momentum_warmup(), o.update_beta(),       o.gate(),         o.gate_run(),
+          o.adamw_lr_ratio(),  std::get<1>(o.betas())};
 }
 
 /// MatchRmsAdamW for Muon too: it can then share a learning rate with its built-in AdamW.
@@ -109,6 +112,8 @@ Configuration configure(const Settings& s) {
   }
   if (s.momentum) c.momentum = *s.momentum;
   if (s.update_beta) c.update_beta = *s.update_beta;
+  if (s.adamw_lr_ratio) c.adamw_lr_ratio = s.adamw_lr_ratio;
+  if (s.beta2) c.beta2 = *s.beta2;
   if (!s.momentum_warmup.empty()) {
     const Spec spec("momentum:" + s.momentum_warmup);
     c.momentum_start = spec.require(2).numbers[0];
@@ -127,11 +132,14 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
              Task& task) {
   using Optimizer = root_optim::OrthogonalizedOptimizer<F, O>;
   typename Optimizer::Options options(s.lr);
-  options.weight_decay(s.weight_decay).filter(filter).orthogonalizer(orthogonalizer);
+  options.weight_decay(s.cautious_decay ? 0 : s.weight_decay)
+      .filter(filter)
+      .orthogonalizer(orthogonalizer);
   options.filter_place(c.place).momentum(c.momentum).momentum_form(c.form);
   options.nesterov(c.nesterov).scale(c.scale).update_beta(c.update_beta);
   options.momentum_start(c.momentum_start).momentum_warmup(c.momentum_warmup);
-  options.gate(c.gate).gate_run(c.gate_run);
+  options.gate(c.gate).gate_run(c.gate_run).adamw_lr_ratio(c.adamw_lr_ratio);
+  options.betas(std::make_tuple(std::get<0>(options.betas()), c.beta2));
   const auto table = root_optim::route(
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
@@ -144,11 +152,12 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
 Subject make_optimizer(const Settings& s, Task& task) {
   if (s.optimizer == "adamw") {
     TORCH_CHECK(s.filter.empty() && s.orthogonalization.empty() && s.place.empty() && !s.momentum &&
-                    s.momentum_warmup.empty() && !s.update_beta && s.gate.empty(),
+                    s.momentum_warmup.empty() && !s.update_beta && s.gate.empty() &&
+                    !s.adamw_lr_ratio,
                 "expected no options of matrices with adamw, which has none");
     auto options = torch::optim::AdamWOptions(s.lr)
-                       .betas(std::make_tuple(0.9, 0.95))
-                       .weight_decay(s.weight_decay);
+                       .betas(std::make_tuple(0.9, s.beta2.value_or(0.95)))
+                       .weight_decay(s.cautious_decay ? 0 : s.weight_decay);
     return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
             [] { return std::vector<root_optim::NextMatrix>(); }};
   }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
          "precision_along_training", "tails", "cost", "tuning", "momentum", "parts", "competitors",
-         "long", "guards", "transfer", "finetune_rates", "finetune")
+         "long", "guards", "others", "transfer", "finetune_rates", "finetune")
 VISION = ("vit", "resnet")
 
 # Chosen so that each experiment takes at most an hour on two cores.
@@ -243,6 +243,21 @@ class Planner:
                 for group in ("clean", *kinds[:2 if self.quick else None])
                 for label, changes in contestants.items()]
         return Plan(runs, baselines=("Muon", "AdamW, clipped"))
+
+    def others(self):
+        """The rule of parameters that are no matrices, and the decay: one thing changed at a time."""
+        base = dict(optimizer="root", momentum=0.85, lr=16e-3)
+        variants = {"as it is": {}, "rate × 1/2": dict(adamw_lr_ratio=0.5),
+                    "rate × 2": dict(adamw_lr_ratio=2.0), "rate × 4": dict(adamw_lr_ratio=4.0),
+                    "β₂ = .9": dict(beta2=0.9), "β₂ = .99": dict(beta2=0.99),
+                    "cautious decay": dict(cautious_decay=True),
+                    "decay × 1/2": dict(weight_decay=0.05), "decay × 2": dict(weight_decay=0.2),
+                    "cautious decay × 2": dict(cautious_decay=True, weight_decay=0.2),
+                    "balanced": dict(update_beta=0.95)}
+        return Plan([self.run(size, label, seed, base | changes)
+                     for size, count in (("narrow", 3), ("narrow, long", 2))
+                     for seed in self.seeds(count) for label, changes in variants.items()],
+                    baselines=("as it is",))
 
     def transfer(self):
         """Whether the best rate stays where it is while the width grows."""

@@ -14,7 +14,8 @@ from pathlib import Path
 GIVEN_BY = {"filter": ("filter=", "filter."), "place": ("filter_place=",),
             "orthogonalization": ("orthogonalizer=", "orthogonalizer."), "lr": ("lr=",),
             "momentum": ("momentum=",), "momentum_warmup": ("momentum_start=", "momentum_warmup="),
-            "update_beta": ("update_beta=",), "gate": ("gate=", "gate_run=")}
+            "update_beta": ("update_beta=",), "adamw_lr_ratio": ("adamw_lr_ratio=",),
+            "beta2": ("beta2=", "betas="), "gate": ("gate=", "gate_run=")}
 
 
 class Pool:

@@ -25,9 +25,11 @@ struct Settings {
   std::string optimizer = "root";
   std::string orthogonalization, filter, place;  ///< empty: the optimizer's own
   std::optional<double> momentum, update_beta;   ///< none: the optimizer's own
+  std::optional<double> adamw_lr_ratio, beta2;   ///< of parameters that are no matrices; the same
   std::string momentum_warmup, gate;
   double lr = 1e-3;
   double weight_decay = 0.1;
+  bool cautious_decay = false;
   std::string schedule = "linear";
   double clip = 0;
 
@@ -118,8 +120,14 @@ inline Settings parse_settings(int argc, char** argv) {
   app.add_option("--update-beta", s.update_beta,
                  "Of the second moments of rows and columns (default: the optimizer's own)");
   app.add_option("--gate", s.gate, "FACTOR:RUN (default: the optimizer's own)");
+  app.add_option("--adamw-lr-ratio", s.adamw_lr_ratio,
+                 "The rate of parameters that are no matrices, as a multiple of --lr (default: the "
+                 "optimizer's own)");
+  app.add_option("--beta2", s.beta2, "β₂ of AdamW (default: the optimizer's own; adamw: .95)");
   add("--lr", s.lr, "Highest learning rate, of all parameters")->check(positive);
   add("--weight-decay", s.weight_decay, "Decoupled weight decay")->check(not_negative);
+  app.add_flag("--cautious-decay", s.cautious_decay,
+               "Decay only entries whose step goes towards 0, too (arXiv 2510.12402)");
   add("--schedule", s.schedule, "Behind 5 % of warm-up; linear and cosine end at 0")
       ->check(CLI::IsMember({"constant", "linear", "cosine"}));
   add("--clip", s.clip, "Largest norm of all gradients together; 0: not clipped")

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cautious_decay.hpp"
 #include "noise.hpp"
 #include "observation.hpp"
 #include "optimizers.hpp"
@@ -71,6 +72,7 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
   PrecisionAlongTraining precision(s.precision);
   Tails tails(s.tails);
   Noise noise(s.noise, s.seed);
+  CautiousDecay decay(s.cautious_decay ? s.weight_decay : 0);
   root_optim::LrScheduler scheduler(*subject.optimizer, schedule_of(s));
   const auto parameters = task.model().parameters();
 
@@ -94,9 +96,12 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
       if (precision.wanted()) precision.write(done, subject.next_matrices());
       if (tails.wanted()) tails.write(done, subject.next_matrices());
     }
+    decay.before_step(*subject.optimizer);
     watch.lap();
     subject.optimizer->step();
     const double step_seconds = watch.lap();
+    decay.behind_step(*subject.optimizer);
+    watch.lap();
     outcome.seconds += step_seconds;
     outcome.optimizer_seconds += step_seconds;
     scheduler.step();
