@@ -67,7 +67,8 @@ void distribute(OrthogonalizedOptimizer<F, O>& optimizer,
     error = "root_optim::distribute: expected an optimizer of one process, got a distributed one";
   }
   auto shared = std::make_unique<detail::SharedOptimizer<OrthogonalizedOptions<F, O>>>(
-      std::move(group), options, optimizer.param_groups(), optimizer.state(), std::move(error));
+      std::move(group), options, optimizer.param_groups(), optimizer.state(),
+      optimizer.gate_state(), std::move(error));
   detail::RanksAccess::ranks(optimizer) = std::move(shared);
 }
 

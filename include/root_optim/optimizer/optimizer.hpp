@@ -223,7 +223,7 @@ at::Tensor OrthogonalizedOptimizer<F, O>::step(LossClosure closure) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
   // Last, because a user's warning handler may throw.
-  warn_once(ranks_ ? ranks_->step(param_groups_, state_, &workspace_) : step_here());
+  warn_once(ranks_ ? ranks_->step(param_groups_, state_, gate_state_, &workspace_) : step_here());
   return loss;
 }
 
@@ -302,7 +302,7 @@ ROOT_OPTIM_COLD LoadReport OrthogonalizedOptimizer<F, O>::load(
                       ? detail::restore<Options>(groups, std::move(stored))
                       : detail::restore_by_name<Options>(param_groups_, state_, std::move(stored));
   commit(restored, /*gate=*/options.strict());
-  if (ranks_) ranks_->loaded(param_groups_, state_);
+  if (ranks_) ranks_->loaded(param_groups_, state_, gate_state_);
   return std::move(restored.report);
 }
 

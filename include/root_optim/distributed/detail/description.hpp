@@ -28,6 +28,7 @@
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -84,9 +85,11 @@ int64_t options_of(const Groups& groups) {
   return sum.value();
 }
 
-/// The state of all parameters.
-inline int64_t checksum_of_state(const Groups& groups, const StateMap& states) {
+/// The state of all parameters, and the gate's.
+inline int64_t checksum_of_state(const Groups& groups, const StateMap& states,
+                                 const GateState& gate) {
   Checksum sum;
+  for (const at::Tensor* tensor : {&gate.norms, &gate.run, &gate.strikes}) sum.add(*tensor);
   for (const auto& group : groups) {
     for (const at::Tensor& parameter : group.params()) {
       const auto found = states.find(state_key(parameter));
@@ -103,7 +106,7 @@ inline int64_t checksum_of_state(const Groups& groups, const StateMap& states) {
 
 /// One line for each thing that must be equal.
 template <class Options>
-std::string description_of(const Groups& groups, const StateMap& states,
+std::string description_of(const Groups& groups, const StateMap& states, const GateState& gate,
                            const DistributedOptions& distributed) {
   std::ostringstream text;
   text << "version of root_optim: " << version << '\n';
@@ -130,7 +133,7 @@ std::string description_of(const Groups& groups, const StateMap& states,
     text << group << "batch_bytes: " << options.batch_bytes().value_or(-1) << '\n';
     text << group << "master_weights: " << (options.master_weights() ? "true" : "false") << '\n';
   }
-  text << "state, by its checksum: " << checksum_of_state(groups, states) << '\n';
+  text << "state, by its checksum: " << checksum_of_state(groups, states, gate) << '\n';
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].params().size(); ++i) {
       if (is_stand_in(groups[g].params()[i])) continue;  // ranks have different shards

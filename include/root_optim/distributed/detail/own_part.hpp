@@ -59,15 +59,17 @@ struct OwnPart {
   }
 
   /// The steps of this rank's items of a bucket, which change nothing yet, behind those in `steps`.
-  void compute(const std::vector<Item>& bucket, Workspace* workspace, std::vector<Pending>& steps) {
+  /// @param weight of the step, see norm_gate.hpp; undefined: 1
+  void compute(const std::vector<Item>& bucket, const at::Tensor& weight, Workspace* workspace,
+               std::vector<Pending>& steps) {
     for (const Item& item : bucket) {
       const auto batch = batches.find(&item);
       if (batch == batches.end()) continue;
       if (item.adamw) {
-        steps.push_back(pending_adamw(adamw[&item], *batch->second.options, workspace));
+        steps.push_back(pending_adamw(adamw[&item], *batch->second.options, weight, workspace));
         adamw.erase(&item);
       } else {
-        steps.push_back(step_matrices(batch->second, /*weight=*/{}, workspace));
+        steps.push_back(step_matrices(batch->second, weight, workspace));
       }
     }
   }

@@ -66,8 +66,9 @@ struct Partition {
   int64_t params = 0;                       ///< that have entries
   std::vector<std::vector<int64_t>> owner;  ///< by group and index
   std::vector<Piece> pieces;
-  std::vector<std::vector<Item>> buckets;  ///< in the order in which they are stepped
-  std::map<size_t, ShardedBlock> sharded;  ///< by position among parameters and pieces
+  std::vector<std::vector<size_t>> batches;  ///< as `batches_of` one process
+  std::vector<std::vector<Item>> buckets;    ///< in the order in which they are stepped
+  std::map<size_t, ShardedBlock> sharded;    ///< by position among parameters and pieces
 
   /// Rank 0 for a parameter that `distribute` did not see: the step refuses it. `nobody` for one that is cut.
   int64_t owner_of(size_t group, size_t index) const {
@@ -111,7 +112,8 @@ Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t
   partition.params = static_cast<int64_t>(planned.size());
   for (const auto& group : groups) partition.owner.emplace_back(group.params().size(), 0);
   constexpr int64_t least_bytes = int64_t{1} << 14;  // of a piece that fills a bucket
-  const std::vector<Unit> uncut = units_of(planned);
+  partition.batches = batches_of(planned);
+  const std::vector<Unit> uncut = units_of(planned, partition.batches);
   std::vector<Unit> units;
   std::vector<int64_t> owner;
   for (const Share& share : shares_of(uncut, size, (std::max)(bucket_bytes, least_bytes))) {

@@ -27,14 +27,17 @@
 #include <root_optim/distributed/detail/partition.hpp>
 #include <root_optim/distributed/detail/shard_exchange.hpp>
 #include <root_optim/distributed/detail/shards.hpp>
+#include <root_optim/distributed/detail/shared_gate.hpp>
 #include <root_optim/distributed/detail/shared_state.hpp>
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/kernels/workspace.hpp>
+#include <root_optim/optimizer/detail/gate.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
 #include <root_optim/optimizer/detail/ranks.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -52,14 +55,14 @@ class SharedOptimizer : public Ranks {
  public:
   /// Collective. @throws c10::Error on every rank if they do not agree.
   SharedOptimizer(GroupPtr group, const DistributedOptions& options, const Groups& groups,
-                  StateMap& states, std::string error)
+                  StateMap& states, const GateState& gate, std::string error)
       : ranks_(std::move(group), options.timeout()) {
     shards_ = Shards::gathered<Options>(ranks_, options.sharded(), groups, states, error);
     const Groups& wholes = shards_.wholes(groups);
     std::string description;
     attempt(error, [&] {
       options.validate();
-      description = description_of<Options>(wholes, states, options);
+      description = description_of<Options>(wholes, states, gate, options);
       partition_ =
           partition_of<Options>(wholes, ranks_.rank(), ranks_.size(), options.bucket_bytes());
       add_sharded(partition_, wholes, shards_);
@@ -77,7 +80,8 @@ class SharedOptimizer : public Ranks {
     for (const Piece& piece : partition_.pieces) gradients_in_parts_ |= is_stand_in(piece.whole);
   }
 
-  at::Tensor step(const Groups& groups, StateMap& states, Workspace* workspace) override {
+  at::Tensor step(const Groups& groups, StateMap& states, GateState& gate,
+                  Workspace* workspace) override {
     check_not_lost();
     at::Tensor skipped;
     in_step([&] {
@@ -87,7 +91,7 @@ class SharedOptimizer : public Ranks {
       if (!shards_.empty()) {
         gathered.gather(ranks_, agree_on_shards<Options>(ranks_, shards_, groups));
       }
-      skipped = shards_.shard_of(step_together(shards_.wholes(groups), states, workspace));
+      skipped = shards_.shard_of(step_together(shards_.wholes(groups), states, gate, workspace));
     });
     return skipped;
   }
@@ -103,9 +107,9 @@ class SharedOptimizer : public Ranks {
     return *whole_;
   }
 
-  void loaded(const Groups& groups, StateMap& states) override {
+  void loaded(const Groups& groups, StateMap& states, const GateState& gate) override {
     const Groups& wholes = shards_.wholes(groups);
-    loaded(checksum_of_state(wholes, states));
+    loaded(checksum_of_state(wholes, states, gate));
     keep_own(partition_, wholes, states);
   }
 
@@ -190,12 +194,14 @@ class SharedOptimizer : public Ranks {
     }
   }
 
-  at::Tensor step_together(const Groups& groups, StateMap& states, Workspace* workspace) {
+  at::Tensor step_together(const Groups& groups, StateMap& states, GateState& gate,
+                           Workspace* workspace) {
     std::vector<Planned> planned;
     int64_t options = 0;
     std::string error;
     attempt(error, [&] {
       refuse_alone(groups);
+      check_gate<Options>(groups);
       planned = planned_params<Options>(
           groups, states, [this](size_t g, size_t i) { return partition_.owns(g, i); });
       TORCH_CHECK(structure_of(planned) == partition_.structure,
@@ -214,6 +220,9 @@ class SharedOptimizer : public Ranks {
         gradients_in_parts_ ? magnitudes_of_wholes(ranks_, partition_, planned, error)
                             : std::vector<at::Tensor>();
     join_flags(ranks_, partition_, planned, magnitudes, own, error);
+    std::optional<GatedStep> gated =
+        gated_together(ranks_, partition_, planned, gradients_in_parts_, gate, workspace, error);
+    const at::Tensor weight = gated ? gated->weight : at::Tensor();
 
     at::Tensor skipped;
     std::optional<Flight> before;
@@ -223,7 +232,7 @@ class SharedOptimizer : public Ranks {
       if (!bucket_steps(planned, bucket)) continue;
       ranks_.at("step " + std::to_string(steps_) + ", bucket " + std::to_string(b));
       std::vector<Pending> computed;
-      attempt(error, [&] { own.compute(bucket, workspace, computed); });
+      attempt(error, [&] { own.compute(bucket, weight, workspace, computed); });
       Flight flight = send_off(ranks_, partition_, planned, bucket, std::move(computed), room_,
                                flights++ % 2, steps_, error);
       for (const Pending& pending : flight.own) {
@@ -239,7 +248,10 @@ class SharedOptimizer : public Ranks {
       }
       before.emplace(std::move(flight));
     }
-    if (before) land(ranks_, *before);
+    if (before) {
+      land(ranks_, *before);
+      gate = gated ? std::move(gated->state) : GateState();
+    }
     for (const Piece& piece : partition_.pieces) {
       if (skipped.defined() && piece.tensor.is_same(skipped)) skipped = piece.whole;
     }
@@ -255,8 +267,6 @@ class SharedOptimizer : public Ranks {
                 "root_optim::distributed: expected steps that need not be captured, got "
                 "`capturable` in group ",
                 group, ": ranks wait for each other on the host");
-    TORCH_CHECK(options.gate() == 0, "root_optim::distributed: expected no `gate`, got ",
-                options.gate(), " in group ", group, ": no rank filters all gradients of a step");
   }
 
   /// @throws c10::Error on every rank; nothing has changed then.

@@ -20,6 +20,7 @@
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/stages/adamw.hpp>
 #include <root_optim/stages/detail/fused_adamw.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -64,7 +65,8 @@ inline void fused_step_of(AdamWPart& part, const AdamWSettings& settings, Worksp
 
 /// `step_adamw` on parts whose gradients are guarded already.
 template <class Options>
-Pending pending_adamw(AdamWParts& parts, const Options& options, Workspace* workspace) {
+Pending pending_adamw(AdamWParts& parts, const Options& options, const at::Tensor& weight,
+                      Workspace* workspace) {
   const AdamWSettings settings = options.adamw_settings();
   Pending pending;
   for (auto& [way, part] : parts) {
@@ -74,6 +76,7 @@ Pending pending_adamw(AdamWParts& parts, const Options& options, Workspace* work
         gradient = filtered_plain(gradient, options.filter(), workspace);
       }
     }
+    for (at::Tensor& gradient : part.gradients) gradient = weighed(gradient, weight, workspace);
     if (std::get<0>(way)) {
       fused_step_of(part, settings, workspace, pending);
       continue;

@@ -41,9 +41,9 @@ int64_t rows_at_once(const PlannedParam<Options>& item) {
 
 /// The units of a step, batch by batch. Depends on nothing that differs between ranks.
 template <class Options>
-std::vector<Unit> units_of(const std::vector<PlannedParam<Options>>& planned) {
+std::vector<Unit> units_of(const std::vector<PlannedParam<Options>>& planned,
+                           const std::vector<std::vector<size_t>>& batches) {
   std::vector<Unit> units;
-  const std::vector<std::vector<size_t>> batches = batches_of(planned);
   for (size_t b = 0; b < batches.size(); ++b) {
     const bool adamw = planned[batches[b].front()].rule == Rule::AdamW;
     for (const size_t i : batches[b]) {

@@ -16,6 +16,7 @@
 #include <limits>
 #include <optional>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <root_optim/filters/no_filter.hpp>
@@ -65,21 +66,20 @@ void check_gate(const Groups& groups) {
   }
 }
 
-/// The sum of squares of the k parts of x [k, …] of which `usable` [k] are, one float64.
-inline at::Tensor usable_squares(const std::vector<at::Tensor>& norms, const at::Tensor& usable) {
-  const at::Tensor squares = at::cat(norms).square_();
-  return at::where(usable, squares, at::zeros_like(squares)).sum();
-}
+/// Of each gradient of a batch, as the step takes it: cleaned and filtered.
+struct GradientNorms {
+  at::Tensor norms;   ///< ‖g‖, [k], float64
+  at::Tensor usable;  ///< whether it was finite before the filter, [k], bool
+};
 
 /// ‖x[i]‖ of each, [k], float64.
 inline at::Tensor norm_of_each(const at::Tensor& x) {
   return frobenius_norms(x.reshape({x.size(0), 1, -1})).reshape({-1});
 }
 
-/// Σ g² over the gradients of a batch as the step takes them: cleaned, filtered, and those left out that are
-/// not finite.
+/// Those of a batch. Each is that of its gradient alone, whatever else is in the batch.
 template <class Options>
-at::Tensor squares_of(const Batch<Options>& batch, Workspace* workspace) {
+GradientNorms norms_of(const Batch<Options>& batch, Workspace* workspace) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   using Filter = std::decay_t<decltype(batch.options->filter())>;
   const Options& options = *batch.options;
@@ -94,7 +94,7 @@ at::Tensor squares_of(const Batch<Options>& batch, Workspace* workspace) {
     if (filters && options.filter_place() != FilterPlace::Momentum) {
       stacked = filtered(stacked, options.filter(), options.layout(), workspace);
     }
-    return usable_squares({norm_of_each(stacked)}, usable);
+    return {norm_of_each(stacked), usable};
   }
   std::vector<at::Tensor> norms, magnitudes;
   for (const at::Tensor& parameter : batch.parameters) {
@@ -106,29 +106,44 @@ at::Tensor squares_of(const Batch<Options>& batch, Workspace* workspace) {
     }
     norms.push_back(norm_of_each(row));
   }
-  at::Tensor usable = at::cat(magnitudes).lt(infinity);
-  if (options.non_finite() == NonFinite::SkipGroup) usable = usable.all();
-  return usable_squares(norms, usable);
+  return {at::cat(norms), at::cat(magnitudes).lt(infinity)};
+}
+
+/// Σ g² over the gradients of a batch that the step takes, one float64.
+/// @param of all of them, in their order
+template <class Options>
+at::Tensor squares_of(const GradientNorms& of, Rule rule, const Options& options) {
+  at::Tensor usable = of.usable;
+  if (rule == Rule::AdamW && options.non_finite() == NonFinite::SkipGroup) usable = usable.all();
+  const at::Tensor squares = of.norms.square();
+  return at::where(usable, squares, at::zeros_like(squares)).sum();
+}
+
+/// What the gate makes of a step.
+/// @param squares Σ g² of all batches, one float64; is written to
+/// @param state before the step; undefined tensors if there was none.
+template <class Options>
+GatedStep gated(at::Tensor squares, const GateState& state, const Options& options) {
+  const at::Device device = squares.device();
+  const GateState old =
+      state.norms.defined()
+          ? GateState{state.norms.to(device), state.run.to(device), state.strikes.to(device)}
+          : GateState::begin(device);
+  return norm_gate(squares.sqrt_(), old, options.gate(), options.gate_run());
 }
 
 /// The gate of a step that has something to do; nothing if the groups have none.
-/// @param state before the step; undefined tensors if there was none.
+/// @param state as `gated`
 template <class Options>
 std::optional<GatedStep> gated_step(const std::vector<Batch<Options>>& batches,
                                     const GateState& state, Workspace* workspace) {
   if (batches.empty() || batches.front().options->gate() == 0) return std::nullopt;
   at::Tensor squares;
   for (const Batch<Options>& batch : batches) {
-    const at::Tensor more = squares_of(batch, workspace);
+    const at::Tensor more = squares_of(norms_of(batch, workspace), batch.rule, *batch.options);
     squares = squares.defined() ? squares.add_(more) : more;
   }
-  const at::Device device = squares.device();
-  const GateState old =
-      state.norms.defined()
-          ? GateState{state.norms.to(device), state.run.to(device), state.strikes.to(device)}
-          : GateState::begin(device);
-  const Options& options = *batches.front().options;
-  return norm_gate(squares.sqrt_(), old, options.gate(), options.gate_run());
+  return gated(std::move(squares), state, *batches.front().options);
 }
 
 }  // namespace detail

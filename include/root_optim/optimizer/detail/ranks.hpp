@@ -11,6 +11,7 @@
 #include <root_optim/core/state_key.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -24,8 +25,10 @@ class Ranks {
   virtual ~Ranks() = default;
 
   /// A step of all parameters. Collective.
+  /// @param gate its state, the same on all ranks; becomes that behind the step
   /// @return the first parameter skipped that is stepped here (FaultGuard::first_skipped)
-  virtual at::Tensor step(const Groups& groups, StateMap& states, Workspace* workspace) = 0;
+  virtual at::Tensor step(const Groups& groups, StateMap& states, GateState& gate,
+                          Workspace* workspace) = 0;
 
   /// The groups with whole parameters where ranks have shards. Valid until the next call.
   virtual const Groups& whole_groups(const Groups& groups) = 0;
@@ -35,7 +38,7 @@ class Ranks {
   virtual const StateMap& whole_state() const = 0;
 
   /// Called with the state of all parameters after a checkpoint was loaded: keeps what belongs here.
-  virtual void loaded(const Groups& groups, StateMap& states) = 0;
+  virtual void loaded(const Groups& groups, StateMap& states, const GateState& gate) = 0;
 
   /// Erases what is kept here for a parameter.
   virtual void forget(const at::Tensor& parameter, StateMap& states) = 0;
