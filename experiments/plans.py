@@ -388,7 +388,9 @@ class Planner:
                 for seed in self.seeds(3)
                 for label, changes in (OPTIMIZERS | {
                     "ROOT, published split q = .85": dict(optimizer="root", filter="quantile:.85",
-                                                          place="momentum")}).items()]
+                                                          place="momentum"),
+                    "Muon, lower momentum": dict(optimizer="muon", momentum=0.85),
+                    "ROOT, lower momentum": dict(optimizer="root", momentum=0.85)}).items()]
         return Plan(runs, metric="validation_accuracy")
 
     def precision_along_training(self):
