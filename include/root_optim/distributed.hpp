@@ -5,6 +5,7 @@
 // LibTorch with c10d.
 #pragma once
 
+#include <root_optim/distributed/clip_norm.hpp>
 #include <root_optim/distributed/distribute.hpp>
 #include <root_optim/distributed/gradient_reducer.hpp>
 #include <root_optim/distributed/options.hpp>

@@ -60,6 +60,7 @@ struct ShardedModel {
 
   ShardedModel(int rank_, int ranks_, Split split_) : rank(rank_), ranks(ranks_), split(split_) {
     for (const at::Tensor& part : parts_of_noise(1)) own.push_back(part.clone().requires_grad_());
+    if (ranks > 1) own[3] = own[3].detach().t().contiguous().t().requires_grad_();  // other memory
   }
 
   /// This rank's parts of whole tensors, the same wherever it is called.

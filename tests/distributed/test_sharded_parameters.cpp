@@ -3,6 +3,7 @@
 #include "ranks.hpp"
 #include "sharded_model.hpp"
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -399,6 +400,45 @@ TEST_CASE("a whole parameter has memory during a step alone, and its faults are 
     optimizer.forget(shard);
     TORCH_CHECK(optimizer.state().empty());
   });
+}
+
+TEST_CASE("gradients are clipped by the norm of all shards and of what is whole") {
+  const ShardedModel whole(0, 1, Split::Even);
+  whole.set_gradients(0);
+  double sum = 0;
+  for (const at::Tensor& parameter : whole.own) {
+    const double norm = parameter.grad().to(at::kDouble).norm().item<double>();
+    sum += norm * norm;
+  }
+  const double expected = std::sqrt(sum);
+  for (const int size : {1, 3, 4}) {
+    std::vector<double> norms(static_cast<size_t>(size));
+    std::vector<std::string> thrown(norms.size());
+    on_all_ranks(size, [&](int rank, const test::Group& group) {
+      const auto at = static_cast<size_t>(rank);
+      const ShardedModel model(rank, size, Split::Uneven);
+      Root optimizer(model.groups(RootOptions()));
+      distribute(optimizer, group, model.layouts());
+      thrown[at] = test::message_of([&] { clip_norm(optimizer, rank == 0 ? -1 : 1); });
+      TORCH_CHECK(clip_norm(optimizer, 1).item<double>() == 0, "without gradients");
+      model.set_gradients(0);
+      norms[at] = clip_norm(optimizer, .5).item<double>();
+      const std::string after = bits_of({model.own[0].grad(), model.own[1].grad()});
+      model.set_gradients(0);
+      for (const size_t i : {0, 1}) {
+        at::Tensor(model.own[i])
+            .mutable_grad()
+            .mul_(at::scalar_tensor(.5 / (norms[at] + 1e-6), at::kDouble));
+      }
+      TORCH_CHECK(bits_of({model.own[0].grad(), model.own[1].grad()}) == after, "other factor");
+    });
+    for (size_t r = 0; r < norms.size(); ++r) {
+      CHECK(norms[r] == norms[0]);
+      CHECK(std::abs(norms[r] / expected - 1) < 1e-14);  // some 30 roundings of 1.1e-16
+      CHECK_THAT(thrown[r], test::contains("rank 0: root_optim::clip_norm: expected a finite "
+                                           "max_norm > 0, got -1"));
+    }
+  }
 }
 
 TEST_CASE("reducers are not for sharded parameters") {

@@ -145,6 +145,12 @@ class Shards {
   }
 
   bool empty() const { return params_.empty(); }
+  /// Whether a parameter is a shard.
+  bool has(size_t group, size_t index) const {
+    return std::any_of(params_.begin(), params_.end(), [&](const ShardedParam& param) {
+      return param.group == group && param.index == index;
+    });
+  }
   const std::vector<ShardedParam>& params() const { return params_; }
 
   /// The groups with wholes in the place of shards. Valid until the next call.
@@ -153,7 +159,7 @@ class Shards {
     wholes_.clear();
     for (const auto& group : groups) wholes_.push_back(group);
     for (const ShardedParam& param : params_) {
-      TORCH_CHECK(has(groups, param),
+      TORCH_CHECK(is_in(groups, param),
                   "root_optim::step: expected the parameters that `distribute` saw, got fewer");
       wholes_[param.group].params()[param.index] = param.whole;
     }
@@ -165,7 +171,7 @@ class Shards {
   template <class Options>
   void follow(const Groups& groups, size_t rank) {
     for (ShardedParam& param : params_) {
-      TORCH_CHECK(has(groups, param),
+      TORCH_CHECK(is_in(groups, param),
                   "root_optim::step: expected the parameters that `distribute` saw, got fewer");
       const at::Tensor& shard = groups[param.group].params()[param.index];
       const std::string where = describe(shard, param.group, param.index,
@@ -198,7 +204,7 @@ class Shards {
   }
 
  private:
-  static bool has(const Groups& groups, const ShardedParam& param) {
+  static bool is_in(const Groups& groups, const ShardedParam& param) {
     return param.group < groups.size() && param.index < groups[param.group].params().size();
   }
 
