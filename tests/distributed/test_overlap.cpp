@@ -305,6 +305,22 @@ TEST_CASE("two backward passes over different parameters are one to the reducer"
   CHECK((averaged(true) == averaged(false)));
 }
 
+TEST_CASE("a sparse gradient of one rank is refused on all, also in backward") {
+  on_all_ranks(2, [](int rank, const test::Group& group) {
+    const std::vector<at::Tensor> w{at::ones({5, 3}).requires_grad_(),
+                                    at::ones({4, 3}).requires_grad_()};
+    GradientReducer reducer(w, group, overlapped(1));
+    for (const bool sparse : {true, false}) {
+      for (at::Tensor one : w) one.mutable_grad().reset();
+      const at::Tensor rows = at::embedding(w[0], at::arange(2), -1, false, sparse && rank == 1);
+      (rows.sum() + (rank + 1) * w[1].sum()).backward();
+      const std::string message = test::message_of([&] { reducer.reduce(); });
+      TORCH_CHECK((message.find("rank 1: ") == 0) == sparse, message);
+      TORCH_CHECK(w[1].grad()[0][0].item<double>() == (sparse ? rank + 1 : 1.5));
+    }
+  });
+}
+
 TEST_CASE("tied weights and gradients with a graph travel once, whole") {
   const auto averaged = [](bool overlap, bool graph) {
     return same_on_all(3, [&](int rank, const test::Group& group) {
@@ -352,6 +368,11 @@ TEST_CASE("a rank that leaves between backward and reduce is noticed, and no gra
           reducer.reduce();
         } catch (...) {
           TORCH_CHECK(gradient_bits(model.all()) == before, "changed");
+          loss_of(model, rank).backward();  // goes on alone
+          TORCH_CHECK(test::message_of([&] {
+                        reducer.reduce();
+                      }).find("expected ranks in step, got a failure in GradientReducer::reduce") !=
+                      std::string::npos);
           throw;
         }
       },

@@ -64,7 +64,7 @@ class OverlappedSums {
     const at::NoGradGuard no_grad;
     const std::lock_guard<std::mutex> lock(mutex_);  // one thread of each device
     Entry& entry = entries_[i];
-    if (paused_ > 0 || !entry.sum.defined() || entry.packed) return;
+    if (!ranks_.lost().empty() || paused_ > 0 || !entry.sum.defined() || entry.packed) return;
     if (!parameters_[i].grad().defined()) return;  // backward() came by, and brought nothing
     attempt(error_, [&] {
       entry.gradient = parameters_[i].grad();
@@ -78,6 +78,10 @@ class OverlappedSums {
   /// Starts what `backward()` has not, with zeros where gradients are missing, and waits for all. Collective.
   /// @return what is wrong with this rank's gradients; empty if nothing
   std::string finish() {
+    TORCH_CHECK(ranks_.lost().empty(),
+                "root_optim::GradientReducer: expected ranks in step, got a failure in ",
+                ranks_.lost(),
+                "; what has travelled cannot be known: load a checkpoint in new processes");
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (!entries_[i].sum.defined()) continue;
       if (entries_[i].packed) {
