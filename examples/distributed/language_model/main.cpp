@@ -92,7 +92,10 @@ void run(const DistributedRun& options) {
 
   const auto group = examples::make_process_group(ranks, std::chrono::seconds(options.timeout));
   root_optim::distribute(optimizer, group);
-  root_optim::GradientReducer reducer(gpt->parameters(), group);
+  // From the first gradient of backward() to reduce() nothing else here uses the group, as overlap demands.
+  root_optim::GradientReducer reducer(
+      gpt->parameters(), group,
+      root_optim::ReducerOptions().overlap(options.overlap).bucket_bytes(int64_t{1} << 20));
   if (first) {
     fs::create_directories(options.out);
     int64_t parameters = 0;

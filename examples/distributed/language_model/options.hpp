@@ -32,6 +32,7 @@ struct DistributedRun {
   std::string out = "build/distributed";
   int64_t checkpoint_every = 200;
   int64_t stop_after = 0;
+  bool overlap = false;
   bool resume = false;
 
   /// What decides the losses, but for the number of ranks and of threads: a resumed run must have the same.
@@ -86,6 +87,8 @@ inline DistributedRun parse_distributed_run(int argc, char** argv) {
          CLI::NonNegativeNumber);
   number("--stop-after", o.stop_after, "End behind this step, with a checkpoint; 0: at the end",
          CLI::NonNegativeNumber);
+  app.add_flag("--overlap", o.overlap,
+               "Average gradients while backward() runs: pays over a network, less on one machine");
   app.add_flag("--resume", o.resume,
                "Go on from the checkpoint, with any number of ranks; other options as before");
   try {
