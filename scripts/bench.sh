@@ -19,13 +19,14 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
   memory      what a step allocates, and what optimizers keep
   compile     what the headers cost a compiler
   distributed what a step costs that 1, 2 and 4 processes share, and what they keep and send
+  overlap     what it saves that gradients travel while backward() runs, over the loopback and a slow link
 
   --quick     less of it: on two idle cores a minute or two; all of it takes up to some 25, by
               benchmark and machine
   --jobs N    compile with N processes (default: one per core, fewer with little memory)
 
 Needs what scripts/demo.sh needs; speed, memory and distributed also a LibTorch >= 2.9 that Python can
-import, as the wheel in .deps/ is; distributed libgloo-dev.
+import, as the wheel in .deps/ is; distributed and overlap libgloo-dev.
 END
 }
 
@@ -35,7 +36,7 @@ while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
-    precision | speed | scaling | cost | memory | compile | distributed)
+    precision | speed | scaling | cost | memory | compile | distributed | overlap)
       if [ -z "$benchmark" ]; then benchmark=$1; else arguments+=("$1"); fi
       ;;
     *) arguments+=("$1") ;;
@@ -81,6 +82,11 @@ case $benchmark in
     targets=(benchmark_distributed)
     command=(env OMP_NUM_THREADS=1 "$torch_python" "$sources/distributed.py"
              --program "$release/benchmarks/distributed")
+    ;;
+  overlap)
+    set_up_gloo
+    targets=(benchmark_overlap)
+    command=(python3 "$sources/overlap.py" --program "$release/benchmarks/overlap")
     ;;
   compile)
     targets=()
