@@ -7,6 +7,7 @@
 
 #include <root_optim/distributed/clip_norm.hpp>
 #include <root_optim/distributed/distribute.hpp>
+#include <root_optim/distributed/filter_gradients.hpp>
 #include <root_optim/distributed/gradient_reducer.hpp>
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/distributed/owner_reducer.hpp>
