@@ -16,6 +16,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>  // getenv
 #include <initializer_list>
@@ -62,9 +63,12 @@ inline LaunchedRank launched_rank() {
 }
 
 /// Waits for all ranks. GLOO_SOCKET_IFNAME names the network interface, if it is not that of this machine's
-/// name.
+/// name. From then on the process ignores SIGPIPE: Gloo writes to ranks that have left, which is to throw.
 inline c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(
     const LaunchedRank& launched, std::chrono::milliseconds timeout) {
+#ifdef SIGPIPE
+  std::signal(SIGPIPE, SIG_IGN);
+#endif
   c10::intrusive_ptr<c10d::Store> store;
   if (launched.size == 1) {
     store = c10::make_intrusive<c10d::HashStore>();
