@@ -57,6 +57,24 @@ std::string same_on_all(int size, const std::function<std::string(int, const tes
   return bits[0];
 }
 
+/// x·w, whose gradient for w is brought by a backward() within backward(), as where activations are computed again.
+struct Recomputed : torch::autograd::Function<Recomputed> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& w) {
+    context->saved_data["x"] = x;
+    context->saved_data["w"] = w;
+    return (x * w).detach();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradient) {
+    const at::Tensor w = context->saved_data["w"].toTensor();
+    const at::AutoGradMode with_graph(true);
+    const at::Tensor x = context->saved_data["x"].toTensor().detach().requires_grad_();
+    (x * w).backward(gradient[0]);
+    return {x.grad(), at::Tensor()};
+  }
+};
+
 /// Counts what starts.
 struct Counting : c10d::ProcessGroup {
   explicit Counting(const test::Group& group)
@@ -340,6 +358,23 @@ TEST_CASE("tied weights and gradients with a graph travel once, whole") {
   for (const bool graph : {false, true}) CHECK((averaged(true, graph) == averaged(false, graph)));
 }
 
+TEST_CASE("a backward within backward brings a gradient once, or it is refused") {
+  const bool used_twice = GENERATE(false, true);
+  on_all_ranks(2, [&](int rank, const test::Group& group) {
+    const at::Tensor w = at::full({4}, 2.f).requires_grad_(), v = at::ones({4}).requires_grad_();
+    GradientReducer reducer({v, w}, group, overlapped(1));
+    at::Tensor x = Recomputed::apply(v * (rank + 1.), w);
+    if (used_twice) x = Recomputed::apply(x, w);
+    x.sum().backward();
+    TORCH_CHECK(w.grad()[0].item<double>() == (used_twice ? 4 : 1) * (rank + 1.));
+    const std::string message = test::message_of([&] { reducer.reduce(); });
+    TORCH_CHECK(
+        (message.find("expected that no gradient changes") != std::string::npos) == used_twice,
+        message);
+    if (!used_twice) TORCH_CHECK(w.grad()[0].item<double>() == 1.5);
+  });
+}
+
 TEST_CASE("a reducer that is gone no longer listens") {
   on_all_ranks(2, [](int rank, const test::Group& group) {
     const Model model;
@@ -398,6 +433,15 @@ TEST_CASE("what cannot be overlapped is refused on all ranks") {
         GradientReducer(Model().all(), group, overlapped().overlap(rank == 0));
       },
       "expected equal shapes, dtypes and requires_grad of parameters, and options, on all ranks");
+  all_throw(
+      [](int rank, const test::Group& group) {
+        const Model model;
+        { GradientReducer before(model.all(), group, overlapped()); }
+        GradientReducer one(model.all(), group, overlapped());
+        const test::Group other = c10::make_intrusive<Counting>(group);
+        GradientReducer two(model.all(), rank == 0 ? group : other, overlapped());
+      },
+      "rank 0: root_optim::GradientReducer: with overlap, expected a group that no other");
   all_throw(
       [](int rank, const test::Group& group) {
         Model model;

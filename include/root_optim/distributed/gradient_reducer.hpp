@@ -24,6 +24,7 @@
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/gradient_agreement.hpp>
 #include <root_optim/distributed/detail/gradient_buckets.hpp>
+#include <root_optim/distributed/detail/group_claim.hpp>
 #include <root_optim/distributed/detail/overlapped_sums.hpp>
 #include <root_optim/distributed/detail/rank_weight.hpp>
 #include <root_optim/distributed/reducer_options.hpp>
@@ -69,7 +70,8 @@ class GradientReducer {
   };
 
   /// @param parameters the same on all ranks, in one order
-  /// @param group of LibTorch, with a backend for the CPU, and for the parameters' devices
+  /// @param group of LibTorch, with a backend for the CPU, and for the parameters' devices; with overlap, one that
+  /// nothing else uses from the first gradient of `backward()` to `reduce`
   /// @throws c10::Error on every rank if numbers, shapes or dtypes of parameters, or options, differ. Collective.
   GradientReducer(std::vector<at::Tensor> parameters, c10::intrusive_ptr<c10d::ProcessGroup> group,
                   ReducerOptions options = {});
@@ -107,8 +109,9 @@ class GradientReducer {
   std::vector<at::Tensor> parameters_;
   detail::Collectives ranks_;
   ReducerOptions options_;
-  std::vector<std::vector<size_t>> buckets_;      ///< positions of parameters
-  std::shared_ptr<detail::OverlappedSums> sums_;  ///< null without overlap
+  std::vector<std::vector<size_t>> buckets_;   ///< positions of parameters
+  std::unique_ptr<detail::GroupClaim> claim_;  ///< null without overlap, like what follows
+  std::shared_ptr<detail::OverlappedSums> sums_;
   std::unique_ptr<detail::BackwardHooks> hooks_;
 };
 
@@ -126,6 +129,7 @@ inline GradientReducer::GradientReducer(std::vector<at::Tensor> parameters,
   if (!options_.overlap()) return;
   std::string error;
   detail::attempt(error, [&] {
+    claim_ = std::make_unique<detail::GroupClaim>(ranks_.group());
     sums_ = std::make_shared<detail::OverlappedSums>(ranks_, parameters_, buckets_, where_);
     hooks_ = std::make_unique<detail::BackwardHooks>(parameters_,
                                                      [this](size_t i) { sums_->gradient_came(i); });

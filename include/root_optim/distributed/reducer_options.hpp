@@ -37,8 +37,9 @@ struct ReducerOptions {
   /// Gradients travel while `backward()` computes the ones before them, and not in `reduce()`; what backward() has not
   /// brought travels in `reduce()`. Costs a copy of all gradients, in the dtype of sums. Small `bucket_bytes` let it
   /// begin earlier. For `GradientReducer` alone, without `limit_ranks`. From the first gradient of `backward()` to
-  /// `reduce()` nothing else may use the group; a group of the reducer's own is always right. Must be equal on all
-  /// ranks. Default: false.
+  /// `reduce()` nothing else may use the group: ranks that lack other gradients would take one thing for another, and
+  /// Gloo ends the process at sums of unequal sizes. A group of the reducer's own is always right. Must be equal on
+  /// all ranks. Default: false.
   TORCH_ARG(bool, overlap) = false;
   /// How long to wait for the other ranks; 0: as long as the process group has it. Default: 0.
   TORCH_ARG(std::chrono::milliseconds, timeout) = std::chrono::milliseconds(0);
