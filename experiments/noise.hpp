@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -27,14 +28,14 @@ class Noise {
       spec_.require(0);
     } else if (spec_.name == "heavy" || spec_.name == "spikes") {
       TORCH_CHECK(spec_.require(1).numbers[0] >= 0, "expected a strength >= 0, got '", text, "'");
-    } else if (spec_.name == "rank") {
-      TORCH_CHECK(spec_.require(2).numbers[0] >= 1 && spec_.numbers[1] >= 0,
-                  "expected rank:N:S with N >= 1 and S >= 0, got '", text, "'");
+    } else if (has_ranks()) {
+      TORCH_CHECK(spec_.require(2).numbers[0] >= 1 && spec_.numbers[1] >= 0, "expected ",
+                  spec_.name, ":N:S with N >= 1 and S >= 0, got '", text, "'");
     } else {
-      TORCH_CHECK(
-          spec_.name == "batch" || spec_.name == "random",
-          "expected the noise none, heavy:S, spikes:S, batch:K:S, random:P:S or rank:N:S, got '",
-          text, "'");
+      TORCH_CHECK(spec_.name == "batch" || spec_.name == "random",
+                  "expected the noise none, heavy:S, spikes:S, batch:K:S, random:P:S, rank:N:S or "
+                  "heavy-ranks:N:S, got '",
+                  text, "'");
       const double often = spec_.require(2).numbers[0], share = spec_.numbers[1];
       TORCH_CHECK(
           (spec_.name == "batch" ? often >= 1 : often >= 0 && often <= 1) && share >= 0 &&
@@ -51,14 +52,21 @@ class Noise {
     return at::where(uniform(given).lt(spec_.numbers[1]), drawn, given);
   }
 
+  /// Whether the gradients are the mean over several ranks'.
+  bool has_ranks() const { return spec_.name == "rank" || spec_.name == "heavy-ranks"; }
+
   /// Changes the gradients of the parameters that have one.
-  void gradients(const std::vector<at::Tensor>& parameters) {
+  /// @param filter each rank's, before the mean; may be empty
+  void gradients(const std::vector<at::Tensor>& parameters, const std::function<void()>& filter) {
+    if (spec_.name == "heavy-ranks" || (filter && has_ranks())) {
+      return average_ranks(parameters, filter);
+    }
     if (spec_.name != "heavy" && spec_.name != "spikes" && spec_.name != "rank") return;
     const torch::NoGradGuard no_grad;
     for (const at::Tensor& parameter : parameters) {
       at::Tensor gradient = parameter.grad();
       if (!gradient.defined()) continue;
-      if (spec_.name == "heavy") add_heavy_tail(gradient);
+      if (spec_.name == "heavy") add_heavy_tail(gradient, spec_.numbers[0]);
       if (spec_.name == "spikes") replace_by_spikes(gradient);
       if (spec_.name == "rank") average_with_noise(gradient);
     }
@@ -76,12 +84,12 @@ class Noise {
   }
 
   /// The inverse of the distribution function of Student's t with ν = 2 is (2p − 1)/√(2p(1 − p)).
-  void add_heavy_tail(at::Tensor& gradient) {
+  void add_heavy_tail(at::Tensor& gradient, double strength) {
     constexpr double smallest = 0x1p-53;
     const at::Tensor p = uniform(gradient).clamp_(smallest, 1 - smallest);
     const at::Tensor t = p.mul(2).sub_(1).div_(p.mul(2).mul_(p.neg().add_(1)).sqrt_());
     const at::Tensor rms = gradient.to(at::kDouble).square().mean().sqrt_();
-    gradient.add_(t.mul_(rms).mul_(spec_.numbers[0]).to(gradient.scalar_type()));
+    gradient.add_(t.mul_(rms).mul_(strength).to(gradient.scalar_type()));
   }
 
   void replace_by_spikes(at::Tensor& gradient) {
@@ -97,6 +105,36 @@ class Noise {
     const at::Tensor sent = at::randn(gradient.sizes(), random_, gradient.options());
     sent.mul_(gradient.square().mean().sqrt_()).mul_(spec_.numbers[1]);
     gradient.add_(sent.sub_(gradient), 1 / ranks);
+  }
+
+  /// The mean over ranks whose gradients have noise of their own, or of which the last sends noise alone.
+  void average_ranks(const std::vector<at::Tensor>& parameters,
+                     const std::function<void()>& filter) {
+    const torch::NoGradGuard no_grad;
+    std::vector<at::Tensor> gradients, clean, means;
+    for (const at::Tensor& parameter : parameters) {
+      if (!parameter.grad().defined()) continue;
+      gradients.push_back(parameter.grad());
+      clean.push_back(parameter.grad().clone());
+      means.push_back(at::zeros_like(parameter.grad()));
+    }
+    const int64_t ranks = std::llround(spec_.numbers[0]);
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      for (size_t i = 0; i < gradients.size(); ++i) {
+        gradients[i].copy_(clean[i]);
+        if (spec_.name == "heavy-ranks") add_heavy_tail(gradients[i], spec_.numbers[1]);
+        if (spec_.name == "rank" && rank == ranks - 1) {
+          gradients[i].copy_(at::randn(clean[i].sizes(), random_, clean[i].options())
+                                 .mul_(clean[i].square().mean().sqrt_())
+                                 .mul_(spec_.numbers[1]));
+        }
+      }
+      if (filter) filter();
+      for (size_t i = 0; i < gradients.size(); ++i) {
+        means[i].add_(gradients[i], 1. / static_cast<double>(ranks));
+      }
+    }
+    for (size_t i = 0; i < gradients.size(); ++i) gradients[i].copy_(means[i]);
   }
 
   Spec spec_;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <torch/optim/adamw.h>
+#include <root_optim/distributed/filter_gradients.hpp>
 #include <root_optim/root_optim.hpp>
 
 #include <cmath>
@@ -144,7 +145,8 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
       task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
   auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
   auto observed = [&optimizer = *optimizer] { return root_optim::next_matrices(optimizer); };
-  return {std::move(optimizer), observed};
+  auto filter_gradients = [&optimizer = *optimizer] { root_optim::filter_gradients(optimizer); };
+  return {std::move(optimizer), observed, filter_gradients};
 }
 
 }  // namespace
@@ -159,7 +161,7 @@ Subject make_optimizer(const Settings& s, Task& task) {
                        .betas(std::make_tuple(0.9, s.beta2.value_or(0.95)))
                        .weight_decay(s.cautious_decay ? 0 : s.weight_decay);
     return {std::make_unique<torch::optim::AdamW>(task.model().parameters(), options),
-            [] { return std::vector<root_optim::NextMatrix>(); }};
+            [] { return std::vector<root_optim::NextMatrix>(); }, nullptr};
   }
   const Configuration c = configure(s);
   return std::visit(

@@ -22,6 +22,7 @@ struct Subject {
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   /// The matrices that the next step orthogonalizes; none for AdamW.
   std::function<std::vector<root_optim::NextMatrix>()> next_matrices;
+  std::function<void()> filter_gradients;  ///< before a mean over ranks; none for AdamW
 };
 
 Subject make_optimizer(const Settings& settings, Task& task);

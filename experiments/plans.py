@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 NAMES = ("learning_rates", "lm", "ablation", "quantile", "noise", "vision",
          "precision_along_training", "tails", "cost", "tuning", "momentum", "parts", "competitors",
-         "long", "guards", "others", "transfer", "finetune_rates", "finetune")
+         "long", "guards", "others", "ranks", "transfer", "finetune_rates", "finetune")
 VISION = ("vit", "resnet")
 
 # Chosen so that each experiment takes at most an hour on two cores.
@@ -258,6 +258,17 @@ class Planner:
                      for size, count in (("narrow", 3), ("narrow, long", 2))
                      for seed in self.seeds(count) for label, changes in variants.items()],
                     baselines=("as it is",))
+
+    def ranks(self):
+        """The filter of each rank's gradients before the mean, where each rank has heavy tails of its own."""
+        base = dict(optimizer="root", momentum=0.85, lr=16e-3)
+        variants = {"no split": base | dict(filter="none", place="momentum"), "of the mean": base,
+                    "of each rank and of the mean": base | dict(filter_ranks=True)}
+        kinds = ("heavy-ranks:4:0", "heavy-ranks:4:1", "heavy-ranks:4:4", "heavy-ranks:16:4")
+        return Plan([self.run("narrow", label, seed, changes | dict(noise=noise), group=noise)
+                     for seed in self.seeds(3) for noise in kinds[:2 if self.quick else None]
+                     for label, changes in variants.items()],
+                    baselines=("of the mean",))
 
     def transfer(self):
         """Whether the best rate stays where it is while the width grows."""

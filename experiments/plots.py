@@ -236,7 +236,7 @@ def draw(name, plan, pool, measured, folder):
         times = step_times([run for run in runs if run.alone], pool)
         return [curves(runs, pool, folder / "wall_clock.png", times),
                 dots(measured, "optimizer_share", folder / "share.png")]
-    if name in ("ablation", "parts", "others"):
+    if name in ("ablation", "parts", "others", "ranks"):
         return [dots(measured, plan.metric, folder / f"{name}.png", plan.baselines[0])]
     if name == "quantile":
         pictures = {"validation_loss": "loss.png", "validation_accuracy": "accuracy.png"}

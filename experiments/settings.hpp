@@ -34,6 +34,7 @@ struct Settings {
   double clip = 0;
 
   std::string noise = "none";
+  bool filter_ranks = false;
 
   int64_t steps = 1000, batch = 16, seed = 1;
   int64_t evaluations = 25, validation_examples = 256;
@@ -72,7 +73,8 @@ Noise (--noise), applied to the gradients of all parameters before clipping and 
   batch:K:S        in every K-th step each label (lm: each next byte) is, with probability S,
                    replaced by one drawn uniformly
   random:P:S       the same in a step with probability P
-  rank:N:S         the mean over N ranks, one of which sends S rms(g) z, z normal: g - g/N + S rms(g) z/N)";
+  rank:N:S         the mean over N ranks, one of which sends S rms(g) z, z normal: g - g/N + S rms(g) z/N
+  heavy-ranks:N:S  the mean over N ranks, each with a noise heavy:S of its own)";
 
 /// Ends the program for --help and for a command line that is not understood.
 inline Settings parse_settings(int argc, char** argv) {
@@ -133,6 +135,9 @@ inline Settings parse_settings(int argc, char** argv) {
   add("--clip", s.clip, "Largest norm of all gradients together; 0: not clipped")
       ->check(not_negative);
   add("--noise", s.noise, "See below");
+  app.add_flag("--filter-ranks", s.filter_ranks,
+               "With the noise rank or heavy-ranks: filter each rank's gradients before the mean, "
+               "too");
 
   add("--steps", s.steps, "Optimizer steps, a batch each")->check(positive);
   add("--batch", s.batch, "Examples of a batch (lm: windows of --context bytes)")->check(positive);

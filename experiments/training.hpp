@@ -72,6 +72,9 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
   PrecisionAlongTraining precision(s.precision);
   Tails tails(s.tails);
   Noise noise(s.noise, s.seed);
+  TORCH_CHECK(!s.filter_ranks || (noise.has_ranks() && subject.filter_gradients),
+              "expected ranks and a filter for --filter-ranks, got the noise ", s.noise,
+              " and the optimizer ", s.optimizer);
   CautiousDecay decay(s.cautious_decay ? s.weight_decay : 0);
   root_optim::LrScheduler scheduler(*subject.optimizer, schedule_of(s));
   const auto parameters = task.model().parameters();
@@ -86,7 +89,7 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
     loss.backward();
     outcome.seconds += watch.lap();
 
-    noise.gradients(parameters);
+    noise.gradients(parameters, s.filter_ranks ? subject.filter_gradients : nullptr);
     watch.lap();
     if (s.clip > 0) torch::nn::utils::clip_grad_norm_(parameters, s.clip);
     outcome.seconds += watch.lap();

@@ -30,6 +30,7 @@ curves.csv.
   long            the same at 3,000 steps; hours
   guards          the same under noise: spoiled batches, spikes, heavy tails, a rank that sends noise
   others          the rate and β₂ of parameters that are no matrices, and weight decay, plain or cautious
+  ranks           the split of each rank's gradients before their mean, under heavy tails of each rank's own
   transfer        loss against rate at widths 64 to 256: does the best rate stay where it is
   finetune_rates  the rate of each optimizer for what follows
   finetune        a model trained on Brown that goes on with Shakespeare, all of it or low-rank adapters, from
