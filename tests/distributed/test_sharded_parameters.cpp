@@ -402,6 +402,36 @@ TEST_CASE("a whole parameter has memory during a step alone, and its faults are 
   });
 }
 
+TEST_CASE("rows of AdamW's tensors are stepped where they are, but for what 64 numbers straddle") {
+  const int size = 3;
+  on_all_ranks(size, [&](int rank, const test::Group& group) {
+    std::vector<at::Tensor> own;
+    for (const int64_t rows : {500, 400 + 100 * rank, rank == 1 ? 0 : 200}) {
+      own.push_back(at::ones({rows, 60}).requires_grad_());
+    }
+    Root optimizer(own, RootOptions().rule(Rule::AdamW));
+    distribute(optimizer, group,
+               DistributedOptions()
+                   .bucket_bytes(40000)
+                   .sharded(own[0], ShardedLayout::rows(1500))
+                   .sharded(own[1], ShardedLayout::rows(1500))
+                   .sharded(own[2], ShardedLayout::rows(400)));
+    using Shared = root_optim::detail::SharedOptimizer<RootOptions>;
+    const auto* shared =
+        static_cast<Shared*>(root_optim::detail::RanksAccess::ranks(optimizer).get());
+    std::vector<int64_t> travels(3), all(3);
+    for (const auto& [position, block] : shared->partition().sharded) {
+      for (const root_optim::detail::Slice& slice : block.slices) {
+        all[block.param] += slice.size;
+        if (slice.holder != block.owner) travels[block.param] += slice.size;
+      }
+    }
+    TORCH_CHECK(all == std::vector<int64_t>({1500, 1500, 400}));
+    // 64 numbers end with each 16th row: at most 8 rows at each of two borders
+    for (const int64_t rows : travels) TORCH_CHECK(rows <= 16, rows, " rows travel");
+  });
+}
+
 TEST_CASE("gradients are clipped by the norm of all shards and of what is whole") {
   const ShardedModel whole(0, 1, Split::Even);
   whole.set_gradients(0);

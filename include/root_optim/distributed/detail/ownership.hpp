@@ -27,6 +27,8 @@ struct Unit {
   int64_t rows = 0;     ///< of a tensor that may be cut between them; 0: it may not
   int64_t rows_at_once =
       1;  ///< it is cut at multiples of so many, which are 64 numbers: for equal bits
+  /// Rank r steps the rows from homes[r] to homes[r + 1], which it has a shard of; empty: whoever has room for them.
+  std::vector<int64_t> homes = {};
 };
 
 /// A unit, or some of its rows, and who steps it.
@@ -83,7 +85,7 @@ inline double level_of(std::vector<double> loads, double more) {
 ///
 /// Matrices: the longest first, each to the rank with the least to do. AdamW's tensors then level the bytes
 /// of state: those that cannot be cut the largest first, each to the rank that keeps the least; then the
-/// others fill one rank after the other. Ties go to the lower rank.
+/// others fill one rank after the other. Ties go to the lower rank. Rows that are at home somewhere stay there.
 /// @param most_bytes of values in one part of a tensor that is cut
 inline std::vector<Share> shares_of(const std::vector<Unit>& units, int64_t ranks,
                                     int64_t most_bytes) {
@@ -95,6 +97,30 @@ inline std::vector<Share> shares_of(const std::vector<Unit>& units, int64_t rank
     cost[static_cast<size_t>(least)] += units[unit].cost;
     bytes[static_cast<size_t>(least)] += static_cast<double>(units[unit].state_bytes);
   };
+  std::vector<Share> shares;
+  // The bytes of state of the least that can be cut off, and how many of those one part may have.
+  const auto least = [](const Unit& unit) {
+    return static_cast<double>(unit.state_bytes) * static_cast<double>(unit.rows_at_once) /
+           static_cast<double>(unit.rows);
+  };
+  const auto most_cuts = [&](const Unit& unit) {
+    return static_cast<double>(most_bytes) * static_cast<double>(unit.state_bytes) /
+           static_cast<double>(unit.value_bytes) / least(unit);
+  };
+  for (size_t u = 0; u < units.size(); ++u) {
+    const Unit& unit = units[u];
+    for (size_t r = 0; r + 1 < unit.homes.size(); ++r) {
+      const auto most = static_cast<int64_t>(
+          (std::max)((std::min)(most_cuts(unit), static_cast<double>(unit.rows)), 1.0));
+      for (int64_t first = unit.homes[r]; first < unit.homes[r + 1];) {
+        const int64_t rows = (std::min)(most * unit.rows_at_once, unit.homes[r + 1] - first);
+        shares.push_back({u, static_cast<int64_t>(r), first, rows});
+        bytes[r] +=
+            least(unit) * static_cast<double>(rows) / static_cast<double>(unit.rows_at_once);
+        first += rows;
+      }
+    }
+  }
   for (const size_t u : descending(
            units, [](const Unit& unit) { return !unit.adamw; },
            [](const Unit& unit) { return unit.cost; })) {
@@ -106,24 +132,16 @@ inline std::vector<Share> shares_of(const std::vector<Unit>& units, int64_t rank
     give(u, bytes);
   }
 
-  std::vector<Share> shares;
+  const auto is_cut = [](const Unit& unit) { return unit.rows > 0 && unit.homes.empty(); };
   double to_cut = 0;
   for (size_t u = 0; u < units.size(); ++u) {
     if (units[u].rows == 0) shares.push_back({u, owner[u]});
-    if (units[u].rows > 0) to_cut += static_cast<double>(units[u].state_bytes);
+    if (is_cut(units[u])) to_cut += static_cast<double>(units[u].state_bytes);
   }
   const double level = level_of(bytes, to_cut);
-  // The bytes of state of the least that can be cut off: what is cut finely comes last.
-  const auto least = [](const Unit& unit) {
-    return static_cast<double>(unit.state_bytes) * static_cast<double>(unit.rows_at_once) /
-           static_cast<double>(unit.rows);
-  };
-  for (const size_t u : descending(
-           units, [](const Unit& unit) { return unit.rows > 0; }, least)) {
+  for (const size_t u : descending(units, is_cut, least)) {  // what is cut finely comes last
     const Unit& unit = units[u];
-    const double cut = least(unit);
-    const double most = static_cast<double>(most_bytes) * static_cast<double>(unit.state_bytes) /
-                        static_cast<double>(unit.value_bytes) / cut;
+    const double cut = least(unit), most = most_cuts(unit);
     for (int64_t first = 0; first < unit.rows;) {
       // The first rank that it goes into, else the one with most room.
       auto rank = std::find_if(bytes.begin(), bytes.end(),

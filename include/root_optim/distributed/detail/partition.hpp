@@ -102,8 +102,10 @@ struct Partition {
 };
 
 /// Decides who owns what, as rank `rank` of `size` sees it.
+/// @param groups with wholes in the place of shards
 template <class Options>
-Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t bucket_bytes) {
+Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t bucket_bytes,
+                       const Shards& shards = {}) {
   const StateMap none;
   const auto planned = planned_params<Options>(groups, none, [](size_t, size_t) { return false; });
   Partition partition;
@@ -113,7 +115,11 @@ Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t
   for (const auto& group : groups) partition.owner.emplace_back(group.params().size(), 0);
   constexpr int64_t least_bytes = int64_t{1} << 14;  // of a piece that fills a bucket
   partition.batches = batches_of(planned);
-  const std::vector<Unit> uncut = units_of(planned, partition.batches);
+  std::vector<Unit> uncut = units_of(planned, partition.batches);
+  for (Unit& unit : uncut) {
+    const at::Tensor& first = planned[unit.members.front()].parameter;
+    if (unit.rows > 0) unit.homes = shards.homes(first, unit.rows_at_once);
+  }
   std::vector<Unit> units;
   std::vector<int64_t> owner;
   for (const Share& share : shares_of(uncut, size, (std::max)(bucket_bytes, least_bytes))) {

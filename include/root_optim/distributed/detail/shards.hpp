@@ -188,6 +188,22 @@ class Shards {
     }
   }
 
+  /// Where the rows begin that each rank has, and where the last one's end, at multiples of `rows_at_once`; nothing if
+  /// it is not sharded by rows.
+  /// @param whole the parameter
+  std::vector<int64_t> homes(const at::Tensor& whole, int64_t rows_at_once) const {
+    std::vector<int64_t> rows;
+    for (const ShardedParam& param : params_) {
+      if (!param.whole.is_same(whole) || param.dim != 0) continue;
+      for (const int64_t start : param.starts) {
+        rows.push_back(
+            (std::min)((start + rows_at_once / 2) / rows_at_once * rows_at_once, whole.size(0)));
+      }
+      rows.back() = whole.size(0);
+    }
+    return rows;
+  }
+
   /// The tensor under which the state of a parameter is kept if it is not cut.
   const at::Tensor& whole_of(const at::Tensor& parameter) const {
     for (const ShardedParam& param : params_) {

@@ -63,8 +63,8 @@ class SharedOptimizer : public Ranks {
     attempt(error, [&] {
       options.validate();
       description = description_of<Options>(wholes, states, gate, options);
-      partition_ =
-          partition_of<Options>(wholes, ranks_.rank(), ranks_.size(), options.bucket_bytes());
+      partition_ = partition_of<Options>(wholes, ranks_.rank(), ranks_.size(),
+                                         options.bucket_bytes(), shards_);
       add_sharded(partition_, wholes, shards_);
       refuse_alone(groups);
     });
