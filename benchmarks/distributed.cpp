@@ -61,11 +61,22 @@ double bytes_sent() {
 
 using Shapes = std::vector<std::vector<int64_t>>;
 
-std::vector<at::Tensor> tensors(const Shapes& shapes, at::Generator& generator) {
+/// What a rank has: everything whole, or of tensors with columns a part of the rows.
+struct Parts {
+  int64_t rank = 0, ranks = 1;
+  at::Tensor of(const at::Tensor& x) const {
+    if (ranks == 1 || x.dim() < 2) return x;
+    const int64_t first = x.size(0) * rank / ranks, end = x.size(0) * (rank + 1) / ranks;
+    return x.narrow(0, first, end - first).clone();
+  }
+};
+
+std::vector<at::Tensor> tensors(const Shapes& shapes, const Parts& parts,
+                                at::Generator& generator) {
   std::vector<at::Tensor> result;
   for (const auto& shape : shapes) {
-    result.push_back(at::randn(shape, generator).mul_(.02).requires_grad_());
-    result.back().mutable_grad() = at::randn(shape, generator).mul_(1e-3);
+    result.push_back(parts.of(at::randn(shape, generator).mul_(.02)).requires_grad_());
+    result.back().mutable_grad() = parts.of(at::randn(shape, generator).mul_(1e-3));
   }
   return result;
 }
@@ -90,19 +101,24 @@ std::string list(std::vector<double> values) {
 int main(int argc, char** argv) {
   std::vector<std::string> matrices, others;
   int64_t steps = 3;
-  bool alone = false, owners = false;
+  bool alone = false, owners = false, shards = false;
   CLI::App app{"One rank of the benchmark \"distributed\""};
   app.add_option("--matrices", matrices, "Shapes, as 768x768")->required();
   app.add_option("--others", others, "Shapes of what follows AdamW");
   app.add_option("--steps", steps, "That are measured, behind one that is not");
   app.add_flag("--alone", alone, "One process, without a group");
   app.add_flag("--owners", owners, "Owners alone get the mean of gradients");
+  app.add_flag("--shards", shards, "A rank has a part of the rows of everything that has columns");
   CLI11_PARSE(app, argc, argv);
 
   at::set_num_threads(1);
   at::Generator generator = at::detail::createCPUGenerator(1);
-  const auto of_root = tensors(parse(matrices), generator);
-  const auto of_adamw = tensors(parse(others), generator);
+  const examples::LaunchedRank launched = examples::launched_rank();
+  Parts parts;
+  if (shards) parts = {launched.rank, launched.size};
+  const Shapes matrix_shapes = parse(matrices), other_shapes = parse(others);
+  const auto of_root = tensors(matrix_shapes, parts, generator);
+  const auto of_adamw = tensors(other_shapes, parts, generator);
   std::vector<at::Tensor> all = of_root;
   all.insert(all.end(), of_adamw.begin(), of_adamw.end());
   double parameter_bytes = 0;
@@ -122,12 +138,22 @@ int main(int argc, char** argv) {
   };
   int rank = 0;
   if (!alone) {
-    const examples::LaunchedRank launched = examples::launched_rank();
     rank = launched.rank;
     const auto group = examples::make_process_group(launched, std::chrono::minutes(10));
-    root_optim::distribute(optimizer, group);
+    root_optim::DistributedOptions distributed;
+    Shapes shapes = matrix_shapes;
+    shapes.insert(shapes.end(), other_shapes.begin(), other_shapes.end());
+    std::vector<at::Tensor> whole;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (shards && shapes[i].size() > 1) {
+        distributed.sharded(all[i], root_optim::ShardedLayout::rows(shapes[i][0]));
+      } else {
+        whole.push_back(all[i]);
+      }
+    }
+    root_optim::distribute(optimizer, group, distributed);
     if (owners) to_owners.emplace(optimizer);
-    if (!owners) to_all.emplace(all, group);
+    if (!owners) to_all.emplace(whole, group);
   }
 
   std::vector<double> compute, transport, reduction, step_sent, reduction_sent;

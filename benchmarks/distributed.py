@@ -19,6 +19,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 COLUMNS = ["param_set", "ranks", "compute_ms", "compute_ratio", "transport_ms", "total_ratio", "balance",
            "reduction_ms", "state_bytes", "state_ratio", "sent_bytes", "sent_ratio", "step_sent_excess",
            "owners_reduction_ms", "owners_sent_ratio", "owners_sent_excess",
+           "shards_compute_ratio", "shards_total_ratio", "shards_sent_ratio", "shards_state_ratio",
            "round_robin_balance", "zero_adamw_state_bytes"]
 
 
@@ -95,6 +96,7 @@ def measure(program, param_set, matrices, others, ranks, steps):
     alone = run(program, matrices, others, steps, ranks, "--alone")
     shared = run(program, matrices, others, steps, ranks)
     at_owners = run(program, matrices, others, steps, ranks, "--owners")
+    of_shards = run(program, matrices, others, steps, ranks, "--shards")
     one = statistics.median(median(alone, "compute"))
     compute = median(shared, "compute")
     total = [c + t for c, t in zip(compute, median(shared, "transport"))]
@@ -105,6 +107,7 @@ def measure(program, param_set, matrices, others, ranks, steps):
     sent = [s + r for s, r in zip(step_sent, reduction_sent)]
     owners_step, owners_reduction = median(at_owners, "step_sent"), median(at_owners, "reduction_sent")
     owners_sent = [s + r for s, r in zip(owners_step, owners_reduction)]
+    shards_total = [c + t for c, t in zip(median(of_shards, "compute"), median(of_shards, "transport"))]
     needed = (ranks - 1) * size  # by all ranks together, in a step, and in a reduction to owners
     return {
         "param_set": param_set,
@@ -123,6 +126,10 @@ def measure(program, param_set, matrices, others, ranks, steps):
         "owners_reduction_ms": max(median(at_owners, "reduction")),
         "owners_sent_ratio": max(owners_sent) / (2 * needed / ranks) if ranks > 1 else float("nan"),
         "owners_sent_excess": sum(owners_reduction) / needed - 1 if ranks > 1 else float("nan"),
+        "shards_compute_ratio": max(median(of_shards, "compute")) / one,
+        "shards_total_ratio": max(shards_total) / one,
+        "shards_sent_ratio": max(median(of_shards, "step_sent")) / (2 * needed / ranks) if ranks > 1 else float("nan"),
+        "shards_state_ratio": max(result["state_bytes"] for result in of_shards) / alone[0]["state_bytes"],
         "round_robin_balance": round_robin_balance(matrices, ranks),
         "zero_adamw_state_bytes": zero_adamw_state(matrices + others, ranks),
     }
