@@ -51,7 +51,8 @@ struct ShardedModel {
         {{40}, at::kFloat, 0, true},           {{7}, at::kBFloat16, 0, true},
         {{}, at::kDouble, -1, true},           {{100, 60}, at::kFloat, 0, true},  // these are cut
         {{130, 50}, at::kFloat, 1, true},      {{5001}, at::kFloat, 0, true},
-        {{5003}, at::kFloat, -1, true},        {{64, 65}, at::kBFloat16, 0, true}};
+        {{5003}, at::kFloat, -1, true},        {{64, 65}, at::kBFloat16, 0, true},
+        {{192, 64}, at::kFloat, 0, true}};
   }
 
   int rank, ranks;

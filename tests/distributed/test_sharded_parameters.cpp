@@ -432,6 +432,32 @@ TEST_CASE("rows of AdamW's tensors are stepped where they are, but for what 64 n
   });
 }
 
+TEST_CASE(
+    "what is stepped where it lies is written for autograd, too, and by a gradient with gaps") {
+  std::string bits[2];
+  for (const bool gaps : {false, true}) {
+    on_all_ranks(2, [&](int rank, const test::Group& group) {
+      at::Tensor shard = at::ones({64, 64}).requires_grad_();
+      Root optimizer({shard}, RootOptions().rule(Rule::AdamW));
+      distribute(optimizer, group, DistributedOptions().sharded(shard, ShardedLayout::rows(128)));
+      const at::Tensor kept = shard.square().sum();
+      const at::Tensor wide = at::arange(64. * 128).reshape({64, 128});
+      shard.mutable_grad() = wide.narrow(1, rank * 64, 64);
+      if (!gaps) shard.mutable_grad() = shard.grad().contiguous();
+      optimizer.step();
+      bool refused = false;
+      try {
+        kept.backward();
+      } catch (const c10::Error&) {
+        refused = true;
+      }
+      TORCH_CHECK(refused && shard.detach().ne(1).all().item<bool>());
+      if (rank == 1) bits[gaps ? 1 : 0] = bits_of({shard});
+    });
+  }
+  CHECK((bits[0] == bits[1]));
+}
+
 TEST_CASE("gradients are clipped by the norm of all shards and of what is whole") {
   const ShardedModel whole(0, 1, Split::Even);
   whole.set_gradients(0);

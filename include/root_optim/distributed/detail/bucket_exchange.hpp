@@ -116,6 +116,10 @@ Flight send_off(Collectives& ranks, const Partition& partition,
         sent[{item.owner, everyone, device}].push_back({&planned[i], nullptr, nullptr});
         continue;
       }
+      if (sharded->second.in_place) {  // committed where it is
+        flight.cut.push_back(sharded->second.shard);
+        continue;
+      }
       for (const Slice& slice : sharded->second.slices) {
         sent[{item.owner, slice.holder, device}].push_back({&planned[i], &sharded->second, &slice});
       }
@@ -131,7 +135,7 @@ Flight send_off(Collectives& ranks, const Partition& partition,
   int tag = static_cast<int>(half);
   for (const auto& [way, items] : sent) {
     const auto& [owner, to, device] = way;
-    tag += 2;
+    if (owner != to) tag += 2;
     if (to != everyone && to != ranks.rank() && owner != ranks.rank()) continue;
     const at::Tensor& memory = room[device][half];
     const int64_t begin = used[device];

@@ -55,6 +55,10 @@ struct ShardedBlock {
   at::Tensor tensor;  ///< as it is stepped: without memory where it is not, and between steps
   at::Tensor shard;   ///< this rank's, as of this step
   std::vector<Slice> slices;
+  bool in_place = false;  ///< whether, in this step, `tensor` is memory of `shard`
+
+  /// Whether its owner has all of it.
+  bool is_at_home() const { return slices.size() == 1 && slices.front().holder == owner; }
 };
 
 /// Who owns what of an optimizer. Only `rank` differs between ranks, and what follows from it.

@@ -95,6 +95,19 @@ class GatheredShards {
         const at::ScalarType dtype = dtypes[block.param];
         if (dtype == at::ScalarType::Undefined) continue;
         const bool owns = block.owner == ranks.rank();
+        block.in_place = false;
+        if (owns && block.is_at_home()) {
+          const Slice& slice = block.slices.front();
+          const at::Tensor values = slice.of_shard(block.shard.detach());
+          const at::Tensor gradient = slice.of_shard(block.shard.grad());
+          block.in_place = values.is_contiguous() && gradient.is_contiguous();
+          if (block.in_place) {
+            block.tensor.set_data(values);
+            block.tensor.mutable_grad() = gradient;
+            tag += 2;
+            continue;
+          }
+        }
         if (owns) {
           const auto shape = block.tensor.sizes().vec();
           const at::TensorOptions options = block.tensor.options().requires_grad(false);
