@@ -79,9 +79,9 @@ CANDIDATES = {
 }
 # What `finetune_rates` chooses from: as many rates for each, a factor of two apart.
 FINETUNED = {"all weights": {}, "adapters": dict(adapters=8)}
-FIRST_FINETUNING_RATE = {("all weights", "adamw"): 0.25e-3, ("all weights", "muon"): 1e-3,
-                         ("all weights", "root"): 1e-3, ("adapters", "adamw"): 1e-3,
-                         ("adapters", "muon"): 2e-3, ("adapters", "root"): 2e-3}
+FIRST_FINETUNING_RATE = {("all weights", "adamw"): 1e-3, ("all weights", "muon"): 2e-3,
+                         ("all weights", "root"): 2e-3, ("adapters", "adamw"): 4e-3,
+                         ("adapters", "muon"): 8e-3, ("adapters", "root"): 8e-3}
 FINETUNING_CANDIDATES = {
     f"{label}, {what}": [changes | FINETUNED[what] |
                          dict(lr=FIRST_FINETUNING_RATE[what, changes["optimizer"]] * 2**i)
