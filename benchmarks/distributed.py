@@ -108,6 +108,7 @@ def measure(program, param_set, matrices, others, ranks, steps):
     owners_step, owners_reduction = median(at_owners, "step_sent"), median(at_owners, "reduction_sent")
     owners_sent = [s + r for s, r in zip(owners_step, owners_reduction)]
     shards_total = [c + t for c, t in zip(median(of_shards, "compute"), median(of_shards, "transport"))]
+    shards_sent = median(of_shards, "step_sent")
     needed = (ranks - 1) * size  # by all ranks together, in a step, and in a reduction to owners
     return {
         "param_set": param_set,
@@ -128,7 +129,7 @@ def measure(program, param_set, matrices, others, ranks, steps):
         "owners_sent_excess": sum(owners_reduction) / needed - 1 if ranks > 1 else float("nan"),
         "shards_compute_ratio": max(median(of_shards, "compute")) / one,
         "shards_total_ratio": max(shards_total) / one,
-        "shards_sent_ratio": max(median(of_shards, "step_sent")) / (2 * needed / ranks) if ranks > 1 else float("nan"),
+        "shards_sent_ratio": max(shards_sent) / (2 * needed / ranks) if ranks > 1 else float("nan"),
         "shards_state_ratio": max(result["state_bytes"] for result in of_shards) / alone[0]["state_bytes"],
         "round_robin_balance": round_robin_balance(matrices, ranks),
         "zero_adamw_state_bytes": zero_adamw_state(matrices + others, ranks),

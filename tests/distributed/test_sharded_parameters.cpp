@@ -73,6 +73,9 @@ TEST_CASE("shards have the bits of one process's parameters, and its file") {
   SECTION("balanced updates, the filter on all gradients") {
     check_equal_bits<Root>(RootOptions().update_beta(.9).filter_place(FilterPlace::AllGradients));
   }
+  SECTION("momentum that rises") {
+    check_equal_bits<Root>(RootOptions().momentum_start(.5).momentum_warmup(6));
+  }
   SECTION("master weights") { check_equal_bits<Root>(RootOptions().master_weights(true)); }
   SECTION("every item in a bucket of its own") {
     check_equal_bits<Root>(RootOptions(), DistributedOptions().bucket_bytes(1));

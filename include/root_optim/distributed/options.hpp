@@ -37,6 +37,7 @@ struct DistributedOptions {
     sharded_.emplace_back(std::move(parameter), layout);
     return *this;
   }
+  /// Those that have been named so.
   const std::vector<std::pair<at::Tensor, ShardedLayout>>& sharded() const { return sharded_; }
 
   /// @throws c10::Error if a value is out of its range.

@@ -66,8 +66,11 @@ class GatheredShards {
   GatheredShards(const GatheredShards&) = delete;
   GatheredShards& operator=(const GatheredShards&) = delete;
   ~GatheredShards() {
-    for (auto& [position, block] : partition_.sharded) release(block.tensor);
-    for (const ShardedParam& param : shards_.params()) release(param.whole);
+    try {
+      for (auto& [position, block] : partition_.sharded) release(block.tensor);
+      for (const ShardedParam& param : shards_.params()) release(param.whole);
+    } catch (...) {  // for want of memory: what is left is replaced in the next step
+    }
   }
 
   /// Collective.
