@@ -461,6 +461,48 @@ TEST_CASE(
   CHECK((bits[0] == bits[1]));
 }
 
+TEST_CASE("messages find each other where ranks have other parts to commit in place") {
+  // Each of two matrices has all rows on the rank that does not own it; the third tensor is at home on both.
+  const auto run = [](int rank, int ranks, const auto& share) {
+    const bool alone = ranks == 1;
+    auto generator = at::detail::createCPUGenerator(7);
+    const std::vector<at::Tensor> wholes{at::randn({40, 64}, generator),
+                                         at::randn({32, 64}, generator),
+                                         at::randn({128, 64}, generator)};
+    const auto part = [&](size_t i, const at::Tensor& x) {
+      if (alone) return x.clone();
+      if (i == 2) return x.narrow(0, 64 * rank, 64).clone();
+      return x.narrow(0, 0, static_cast<int>(i) == rank ? 0 : x.size(0)).clone();
+    };
+    std::vector<at::Tensor> own;
+    for (size_t i = 0; i < 3; ++i) own.push_back(part(i, wholes[i]).requires_grad_());
+    std::vector<torch::optim::OptimizerParamGroup> groups;
+    groups.emplace_back(std::vector<at::Tensor>{own[0], own[1]}, std::make_unique<RootOptions>());
+    groups.emplace_back(std::vector<at::Tensor>{own[2]},
+                        std::make_unique<RootOptions>(RootOptions().rule(Rule::AdamW)));
+    Root optimizer(groups);
+    share(optimizer, own);
+    for (int step = 0; step < 2; ++step) {
+      for (size_t i = 0; i < 3; ++i) own[i].mutable_grad() = part(i, wholes[i].sin().add(step));
+      optimizer.step();
+    }
+    return own;
+  };
+  const std::vector<at::Tensor> expected = run(0, 1, [](auto&, auto&) {});
+  on_all_ranks(2, [&](int rank, const test::Group& group) {
+    const std::vector<at::Tensor> own = run(rank, 2, [&](Root& optimizer, auto& shards) {
+      distribute(optimizer, group,
+                 DistributedOptions()
+                     .sharded(shards[0], ShardedLayout::rows(40))
+                     .sharded(shards[1], ShardedLayout::rows(32))
+                     .sharded(shards[2], ShardedLayout::rows(128)));
+    });
+    const at::Tensor matrix = expected[rank == 0 ? 1 : 0].detach();
+    TORCH_CHECK(bits_of({own[rank == 0 ? 1 : 0], own[2]}) ==
+                bits_of({matrix, expected[2].detach().narrow(0, 64 * rank, 64)}));
+  });
+}
+
 TEST_CASE("gradients are clipped by the norm of all shards and of what is whole") {
   const ShardedModel whole(0, 1, Split::Even);
   whole.set_gradients(0);
