@@ -3,7 +3,7 @@
 # Copyright (c) root_optim contributors
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-all_parts=(property soak kills threads sanitizers tidy fuzz versions)
+all_parts=(property soak kills threads ranks sanitizers tidy fuzz versions)
 cases=20000
 steps=20000
 minutes=15
@@ -19,6 +19,7 @@ What takes too long for scripts/test.sh. Without a part: all of them: hours.
   kills        1000 steps of 1 to 4 processes that are killed at random and resume from one file a rank: equal
                bits; needs libgloo-dev
   threads      two optimizers in two threads under ThreadSanitizer
+  ranks        the tests of the label distributed, ranks as threads, under ThreadSanitizer; needs libgloo-dev
   sanitizers   the tests of scripts/test.sh (unit, property, golden, convergence) under
                AddressSanitizer and UndefinedBehaviorSanitizer
   tidy         clang-tidy over all headers (.clang-tidy)
@@ -111,6 +112,20 @@ run_threads() {
     return 1
   fi
   "$program"
+}
+
+# Without the tests that kill processes.
+run_ranks() {
+  build tsan distributed_tests
+  local program=$project/build/tsan/tests/distributed_tests
+  export OMP_NUM_THREADS=1
+  export TSAN_OPTIONS="history_size=7 suppressions=$project/tests/distributed/thread_sanitizer.supp"
+  cd "$project/build/tsan"
+  if "$program" "a race on purpose" > /dev/null 2>&1; then
+    printf 'ThreadSanitizer does not find a data race made on purpose\n'
+    return 1
+  fi
+  "$program" "~*kill*"
 }
 
 # In the build of the fuzzers. As whole programs: under the sanitizers LibTorch takes seconds to load.
