@@ -253,11 +253,14 @@ class Planner:
                     "cautious decay": dict(cautious_decay=True),
                     "decay × 1/2": dict(weight_decay=0.05), "decay × 2": dict(weight_decay=0.2),
                     "cautious decay × 2": dict(cautious_decay=True, weight_decay=0.2),
-                    "balanced": dict(update_beta=0.95)}
+                    "balanced": dict(update_beta=0.95), "rate × 1/4": dict(adamw_lr_ratio=0.25),
+                    "rate × 1/2, balanced": dict(adamw_lr_ratio=0.5, update_beta=0.95),
+                    "Muon": dict(optimizer="muon"),
+                    "Muon, rate × 1/2": dict(optimizer="muon", adamw_lr_ratio=0.5)}
         return Plan([self.run(size, label, seed, base | changes)
                      for size, count in (("narrow", 3), ("narrow, long", 2))
                      for seed in self.seeds(count) for label, changes in variants.items()],
-                    baselines=("as it is",))
+                    baselines=("as it is", "Muon"))
 
     def ranks(self):
         """The filter of each rank's gradients before the mean, where each rank has heavy tails of its own."""
