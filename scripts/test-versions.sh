@@ -13,7 +13,7 @@ lanes='
 2.13.0 wheel  g++     17 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96
 2.14.1 wheel  g++     20 nvidia-cuda-cupti==13.0.85 nvidia-cuda-runtime==13.0.96
 '
-default_labels="unit property golden convergence installed"
+default_labels="unit property golden convergence distributed installed"
 versions=$project/build/versions
 documents=("$project/docs/support.md" "$project/README.md")  # the first one is also read
 
@@ -41,7 +41,8 @@ again; delete the folder to start from nothing.
 
 LibTorch is a CPU wheel where pip's index offers one, else the CPU part of the CUDA wheel; 1.13.1 is
 that of Debian 12, unpacked without being installed. A version that cannot be had here is reported as
-not run. Labels: unit, property, golden, convergence, compile and consumers, as in scripts/test.sh;
+not run. Labels: unit, property, golden, convergence, distributed, compile and consumers, as in
+scripts/test.sh;
 "installed", a project that uses the installed package; "fixtures", which tests nothing and writes
 checkpoints to keep into tests/fixtures/checkpoints. --labels " " only obtains LibTorch and configures.
 END
@@ -79,7 +80,7 @@ targets=()
 label_pattern=
 for label in $labels; do
   case $label in
-    unit | property | golden | convergence)
+    unit | property | golden | convergence | distributed)
       targets+=("${label}_tests")
       label_pattern+=${label_pattern:+|}$label
       ;;
@@ -87,8 +88,11 @@ for label in $labels; do
       targets+=(compile_tests)
       label_pattern+=${label_pattern:+|}$label
       ;;
-    consumers) label_pattern+=${label_pattern:+|}$label ;;
-    installed) ;;
+    consumers)
+      targets+=(root_optim_package)
+      label_pattern+=${label_pattern:+|}$label
+      ;;
+    installed) targets+=(root_optim_package) ;;
     fixtures) targets+=(write_checkpoint_fixtures) ;;
     *) die "unknown label $label; see --help" ;;
   esac

@@ -9,6 +9,7 @@
 #define USE_C10D_GLOO
 #endif
 #include <c10/util/Exception.h>
+#include <torch/version.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -90,11 +91,20 @@ inline c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(
   options->devices.push_back(interface != nullptr ? Gloo::createDeviceForInterface(interface)
                              : one_machine        ? Gloo::createDeviceForHostname("127.0.0.1")
                                                   : Gloo::createDefaultDevice());
+  auto gloo = c10::make_intrusive<Gloo>(store, launched.rank, launched.size, options);
+#if TORCH_VERSION_MAJOR < 2
+  return gloo;
+#else
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4
+  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, launched.rank, launched.size,
+                                                       c10d::ProcessGroup::Options::create("gloo"));
+#else
   auto group = c10::make_intrusive<c10d::ProcessGroup>(store, launched.rank, launched.size);
-  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO,
-                    c10::make_intrusive<Gloo>(store, launched.rank, launched.size, options));
+#endif
+  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);
   group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
   return group;
+#endif
 }
 
 }  // namespace examples

@@ -446,7 +446,8 @@ TEST_CASE("only the owner keeps state") {
     sum += one;
     most = (std::max)(most, one);
   }
-  CHECK(most < .35 * sum);  // measured: .3434
+  // Measured: .3434 where large tensors of AdamW are cut, else .4044.
+  CHECK(most < (ROOT_OPTIM_HAS_FUSED_ADAMW ? .35 : .41) * sum);
 }
 
 TEST_CASE("shares cover every unit once, and level the bytes of state") {
@@ -477,6 +478,10 @@ TEST_CASE("shares cover every unit once, and level the bytes of state") {
 }
 
 TEST_CASE("every owner of a part of a tensor counts its faults, and forgets it") {
+  if (!ROOT_OPTIM_HAS_FUSED_ADAMW) {
+    WARN("parts: skipped, LibTorch before 2.4 has no fused AdamW on the CPU, and nothing is cut");
+    return;
+  }
   std::vector<int64_t> counted(2), entries(2), left(2);
   on_all_ranks(2, [&](int rank, const test::Group& group) {
     at::Tensor parameter = at::ones({100, 60}).requires_grad_();

@@ -78,17 +78,30 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
 /// Counts what starts.
 struct Counting : c10d::ProcessGroup {
   explicit Counting(const test::Group& group)
-      : c10d::ProcessGroup(group->getRank(), group->getSize()) {
+      : c10d::ProcessGroup(group->getRank(), group->getSize()), group_(group) {
+#if TORCH_VERSION_MAJOR >= 2
     setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO,
                group->getBackend(c10::DeviceType::CPU));
     setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
   }
+#else
+  }
+  const std::string getBackendName() const override { return group_->getBackendName(); }
+  c10::intrusive_ptr<c10d::Work> allgather(std::vector<std::vector<at::Tensor>>& to,
+                                           std::vector<at::Tensor>& from,
+                                           const c10d::AllgatherOptions& options) override {
+    return group_->allgather(to, from, options);
+  }
+#endif
   c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors,
                                            const c10d::AllreduceOptions& options) override {
     ++started;
-    return c10d::ProcessGroup::allreduce(tensors, options);
+    return group_->allreduce(tensors, options);
   }
   int64_t started = 0;
+
+ private:
+  test::Group group_;
 };
 
 }  // namespace
