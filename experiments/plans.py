@@ -207,7 +207,7 @@ class Planner:
         tuned = self.chosen["ROOT, tuned momentum"]
         guarded = tuned | dict(place="all-gradients")
         lower = dict(momentum=0.85, lr=16e-3)
-        return self.chosen | {
+        return {label: self.chosen[label] for label in CANDIDATES} | {
             "Muon, lower momentum": dict(optimizer="muon") | lower,
             "ROOT, lower momentum": dict(optimizer="root") | lower,
             "ROOT, tuned, all gradients": guarded,
