@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 TEXTS = ("brown.txt", "tinyshakespeare.txt")
 IMAGE_FILES = ("data_batch_1.bin", "train-images-idx3-ubyte")
 # What `experiment` is built from and its results are reported by.
-SOURCES = ("CMakeLists.txt", "CMakePresets.json", "cmake", "include", "examples", "benchmarks")
+SOURCES = ("CMakeLists.txt", "CMakePresets.json", "cmake", "include", "examples", "experiments")
 
 
 def find_data(folder):

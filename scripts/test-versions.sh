@@ -42,9 +42,9 @@ again; delete the folder to start from nothing.
 LibTorch is a CPU wheel where pip's index offers one, else the CPU part of the CUDA wheel; 1.13.1 is
 that of Debian 12, unpacked without being installed. A version that cannot be had here is reported as
 not run. Labels: unit, property, golden, convergence, distributed, compile and consumers, as in
-scripts/test.sh;
-"installed", a project that uses the installed package; "fixtures", which tests nothing and writes
-checkpoints to keep into tests/fixtures/checkpoints. --labels " " only obtains LibTorch and configures.
+scripts/test.sh; "installed", a project that uses the installed package; "fixtures", which tests nothing
+and writes checkpoints to keep into tests/fixtures/checkpoints. --labels " " only obtains LibTorch and
+configures.
 END
 }
 
@@ -101,8 +101,7 @@ done
 # ---- Results -----------------------------------------------------------------------------------------
 
 # What the tests are built from: equal digests, equal results.
-built_files=(CMakeLists.txt CMakePresets.json include src cmake tests
-             tools/default_coefficients.cpp tools/momentum_spectra.csv)
+built_files=(CMakeLists.txt CMakePresets.json include src cmake tests tools benchmarks/matrices.hpp)
 tree_digest() {
   (cd "$project" &&
     find "${built_files[@]}" -type f | LC_ALL=C sort | tr '\n' '\0' | xargs -0 sha256sum) |

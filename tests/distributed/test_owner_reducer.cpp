@@ -53,9 +53,8 @@ std::vector<at::Tensor> gradients_of(const Model& model) {
 
 template <class Optimizer>
 std::vector<root_optim::detail::OwnedRows> rows_of(Optimizer& optimizer) {
-  using Shared = root_optim::detail::SharedOptimizer<RootOptions>;
-  const auto& shared = static_cast<Shared&>(*root_optim::detail::RanksAccess::ranks(optimizer));
-  return root_optim::detail::owned_rows(shared.partition(), optimizer.param_groups());
+  return root_optim::detail::owned_rows(root_optim::detail::shared_of(optimizer)->partition(),
+                                        optimizer.param_groups());
 }
 
 bool same(const at::Tensor& a, const at::Tensor& b) { return bits_of({a}) == bits_of({b}); }

@@ -373,9 +373,7 @@ TEST_CASE("a whole parameter has memory during a step alone, and its faults are 
     at::Tensor shard = at::ones({rank == 0 ? 20 : 12, 24}).requires_grad_();
     Root optimizer({shard});
     distribute(optimizer, group, DistributedOptions().sharded(shard, ShardedLayout::rows(32)));
-    using Shared = root_optim::detail::SharedOptimizer<RootOptions>;
-    const auto* shared =
-        static_cast<Shared*>(root_optim::detail::RanksAccess::ranks(optimizer).get());
+    const auto* shared = root_optim::detail::shared_of(optimizer);
     const at::Tensor& whole = shared->shards().params()[0].whole;
     const auto check_empty = [&] {
       TORCH_CHECK(whole.sizes() == at::IntArrayRef({32, 24}) && whole.storage().nbytes() == 0 &&
@@ -419,9 +417,7 @@ TEST_CASE("rows of AdamW's tensors are stepped where they are, but for what 64 n
                    .sharded(own[0], ShardedLayout::rows(1500))
                    .sharded(own[1], ShardedLayout::rows(1500))
                    .sharded(own[2], ShardedLayout::rows(400)));
-    using Shared = root_optim::detail::SharedOptimizer<RootOptions>;
-    const auto* shared =
-        static_cast<Shared*>(root_optim::detail::RanksAccess::ranks(optimizer).get());
+    const auto* shared = root_optim::detail::shared_of(optimizer);
     std::vector<int64_t> travels(3), all(3);
     for (const auto& [position, block] : shared->partition().sharded) {
       for (const root_optim::detail::Slice& slice : block.slices) {

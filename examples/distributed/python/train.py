@@ -25,7 +25,7 @@ def build(folder):
         dist.barrier()
     module = load("root_extension", [str(HERE / "root_extension.cpp")], build_directory=str(folder),
                   extra_include_paths=[str(HERE.parents[2] / "include")],
-                  extra_cflags=["-O2", "-DFMT_HEADER_ONLY"])
+                  extra_cflags=["-O2"])
     if dist.get_rank() == 0:
         dist.barrier()
     return module

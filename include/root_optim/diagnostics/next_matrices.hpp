@@ -132,7 +132,13 @@ std::vector<NextMatrix> next_matrices(OrthogonalizedOptimizer<F, O>& optimizer, 
   const ParamState* state = detail::state_of(optimizer, parameter);
   if (state != nullptr && state->momentum_buffer().defined()) {
     buffer = state->momentum_buffer().to(gradient).unsqueeze(0);
-    taken = state->skipped().to(gradient.device()).neg().add_(state->step() + 1).reshape({1});
+    taken = state->skipped().to(gradient.device()).neg();
+    if (state->device_step().defined()) {  // with `capturable` the host's number stands still
+      taken.add_(state->device_step().to(gradient.device())).add_(1);
+    } else {
+      taken.add_(state->step() + 1);
+    }
+    taken = taken.reshape({1});
   }
   const Options up_to_there = Options(options).update_beta(0);
   std::vector<at::Tensor> seen, passed, unsplit, bodies;

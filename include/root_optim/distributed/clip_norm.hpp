@@ -47,8 +47,7 @@ template <class F, class O>
 at::Tensor clip_norm(OrthogonalizedOptimizer<F, O>& optimizer, double max_norm) {
   const at::NoGradGuard no_grad;
   using Options = OrthogonalizedOptions<F, O>;
-  auto* shared =
-      static_cast<detail::SharedOptimizer<Options>*>(detail::RanksAccess::ranks(optimizer).get());
+  auto* shared = detail::shared_of(optimizer);
   TORCH_CHECK(shared != nullptr,
               "root_optim::clip_norm: expected an optimizer behind `distribute`, got one of one "
               "process, whose gradients torch::nn::utils::clip_grad_norm_ scales");

@@ -37,7 +37,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// them whole for a step, and the bits are those of one process that has them whole.
 ///
 /// A step sends each parameter's value from its owner to the others, (N − 1)/N of the parameters' bytes per
-/// rank, and two small headers. Gradients must be equal on all ranks, which `GradientReducer` sees to, or right
+/// rank, and a small header for the step and for each bucket. Gradients must be equal on all ranks, which `GradientReducer` sees to, or right
 /// on owners, which `OwnerReducer` sees to.
 ///
 /// Memory:  state / N, two buckets (`DistributedOptions::bucket_bytes`), and the next state of what this rank
@@ -50,8 +50,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Sync:    on CPU tensors `step` waits for the other ranks. On other devices it waits for their headers,
 ///          which travel by the group's CPU backend; the values are ordered on the device's stream.
 /// @param optimizer with all its groups; may have state, the same on all ranks.
-/// @param group has a backend for the CPU, and for the devices of parameters. LibTorch's own; it must outlive
-/// nothing: the optimizer shares it.
+/// @param group has a backend for the CPU, and for the devices of parameters. The optimizer shares
+/// it, so that it need not be kept alive.
 /// @throws c10::Error on every rank if ranks differ, or if any rank's optimizer is distributed already; on
 /// this rank alone for a group that cannot be used. Nothing has changed then.
 ///
@@ -85,8 +85,7 @@ template <class F, class O>
 void consolidate(OrthogonalizedOptimizer<F, O>& optimizer, int64_t to) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
-  using Shared = detail::SharedOptimizer<OrthogonalizedOptions<F, O>>;
-  auto* shared = static_cast<Shared*>(detail::RanksAccess::ranks(optimizer).get());
+  auto* shared = detail::shared_of(optimizer);
   TORCH_CHECK(shared != nullptr,
               "root_optim::consolidate: expected a distributed optimizer, got one of one process");
   shared->consolidate(optimizer.param_groups(), optimizer.state(), to);

@@ -65,7 +65,7 @@ class OwnerReducer {
   /// Collective.
   template <class F, class O>
   explicit OwnerReducer(OrthogonalizedOptimizer<F, O>& optimizer, ReducerOptions options = {})
-      : OwnerReducer(shared_of(optimizer), optimizer.param_groups(), options) {}
+      : OwnerReducer(expect_shared(optimizer), optimizer.param_groups(), options) {}
 
   /// Averages. Collective.
   void reduce();
@@ -100,9 +100,8 @@ class OwnerReducer {
   }
 
   template <class F, class O>
-  static auto* shared_of(OrthogonalizedOptimizer<F, O>& optimizer) {
-    using Shared = detail::SharedOptimizer<OrthogonalizedOptions<F, O>>;
-    auto* shared = static_cast<Shared*>(detail::RanksAccess::ranks(optimizer).get());
+  static auto* expect_shared(OrthogonalizedOptimizer<F, O>& optimizer) {
+    auto* shared = detail::shared_of(optimizer);
     TORCH_CHECK(shared != nullptr,
                 "root_optim::OwnerReducer: expected an optimizer behind `distribute`, got one of "
                 "one process");

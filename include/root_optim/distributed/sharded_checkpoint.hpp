@@ -31,18 +31,11 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
 
 template <class F, class O>
-SharedOptimizer<OrthogonalizedOptions<F, O>>* shared_part(
-    OrthogonalizedOptimizer<F, O>& optimizer) {
-  return static_cast<SharedOptimizer<OrthogonalizedOptions<F, O>>*>(
-      RanksAccess::ranks(optimizer).get());
-}
-
-template <class F, class O>
 ROOT_OPTIM_COLD void save_sharded(OrthogonalizedOptimizer<F, O>& optimizer,
                                   const ShardedSave& save) {
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
-  auto* shared = shared_part(optimizer);
+  auto* shared = shared_of(optimizer);
   TORCH_CHECK(shared != nullptr,
               "root_optim::save_sharded: expected a distributed optimizer, got one of one process, "
               "which `save` writes");
@@ -60,7 +53,7 @@ ROOT_OPTIM_COLD int64_t load_sharded(OrthogonalizedOptimizer<F, O>& optimizer,
   const c10::InferenceMode normal_mode(false);
   const at::NoGradGuard no_grad;
   using Options = OrthogonalizedOptions<F, O>;
-  auto* shared = shared_part(optimizer);
+  auto* shared = shared_of(optimizer);
   const Groups& groups =
       shared == nullptr ? optimizer.param_groups() : shared->whole_groups(optimizer.param_groups());
   LoadedShards<Options> loaded;

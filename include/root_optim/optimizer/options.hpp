@@ -171,8 +171,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(Orthogonalizer, orthogonalizer);
   /// κ: a step whose gradients together are more than κ times as long as usual is weighed down
   /// (norm_gate.hpp), for both rules; 0: no gate. Of filtered gradients, where the filter acts on
-  /// gradients. Equal in all groups, whose parameters must be on one device. Costs a second run of the
-  /// filter; over ranks each runs it on what it owns, and one small all_reduce follows. Range: 0, or >= 1 (1.4 is what our runs have). Default: 0.
+  /// gradients. Equal in all groups, whose parameters must be on one device. Not with `capturable`. Costs a
+  /// second run of the filter; over ranks each runs it on what it owns, and one small all_reduce follows.
+  /// Range: 0, or >= 1 (1.4 is what our runs have). Default: 0.
   TORCH_ARG(double, gate) = 0;
   /// Most steps in a row that the gate weighs down: with 1 it never stops training, with more it holds
   /// against bad steps in a row, too. Range: > 0. Default: 1.

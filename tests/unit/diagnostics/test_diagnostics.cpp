@@ -146,6 +146,23 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   CHECK(std::count(table.begin(), table.end(), '\n') == 5);
 }
 
+TEST_CASE("the next matrices follow a momentum that rises, whoever counts the steps",
+          "[diagnostics][capturable]") {
+  const auto next_body = [](bool capturable, int64_t warmup) {
+    at::Tensor parameter = test::gaussian({12, 20}, 73).requires_grad_();
+    Root optimizer({parameter}, RootOptions(1e-3).capturable(capturable).momentum_warmup(warmup));
+    for (int64_t step = 0; step < 4; ++step) {
+      parameter.mutable_grad() = test::gaussian({12, 20}, 74 + step);
+      if (step < 3) optimizer.step();
+    }
+    return next_matrices(optimizer, 0, 0).at(0).body.to(at::kDouble);
+  };
+  const at::Tensor rising = next_body(false, 6);
+  CHECK(relative_error(next_body(true, 6), rising) < 1e-5);  // measured: 0
+  // What follows another momentum is another matrix.
+  CHECK(relative_error(next_body(false, 5), rising) > 1e-3);
+}
+
 TEST_CASE("a matrix that is not finite spoils no other's report", "[diagnostics]") {
   std::vector<at::Tensor> parameters{test::parameter({20, 30}, 77), test::parameter({20, 30}, 78)};
   Root root(parameters);

@@ -36,6 +36,7 @@
 #include <root_optim/optimizer/detail/pending.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
 #include <root_optim/optimizer/detail/ranks.hpp>
+#include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/stages/norm_gate.hpp>
 #include <root_optim/version.hpp>
@@ -162,7 +163,6 @@ class SharedOptimizer : public Ranks {
     });
   }
 
-  int64_t rank() const { return ranks_.rank(); }
   /// Steps since `distribute` or loading.
   int64_t steps() const { return steps_; }
   const GroupPtr& group() const { return ranks_.group(); }
@@ -308,6 +308,13 @@ class SharedOptimizer : public Ranks {
   bool gradients_in_parts_ = false;  // of some parameters owners have their rows alone
   std::optional<StateMap> whole_;
 };
+
+/// What `distribute` gave the optimizer; null without it.
+template <class F, class O>
+SharedOptimizer<OrthogonalizedOptions<F, O>>* shared_of(OrthogonalizedOptimizer<F, O>& optimizer) {
+  return static_cast<SharedOptimizer<OrthogonalizedOptions<F, O>>*>(
+      RanksAccess::ranks(optimizer).get());
+}
 
 }  // namespace detail
 }  // namespace ROOT_OPTIM_NAMESPACE
