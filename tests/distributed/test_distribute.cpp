@@ -2,6 +2,7 @@
 // Copyright (c) root_optim contributors
 #include "model.hpp"
 #include "ranks.hpp"
+#include "unreliable.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -13,8 +14,11 @@
 
 using namespace root_optim;
 using test::bits_of;
+using test::calls_before_throwing;
 using test::Model;
 using test::on_all_ranks;
+using test::Uncertain;
+using test::UncertainOptions;
 
 namespace {
 
@@ -183,25 +187,6 @@ TEST_CASE("NonFinite::Raise throws on every rank, before anything changes") {
     CHECK((before[rank] == after[rank]));
   }
 }
-
-namespace {
-
-thread_local int calls_before_throwing = -1;
-
-/// Throws in the thread that asks for it.
-struct Unreliable {
-  static constexpr const char* name = "unreliable";
-  at::Tensor operator()(const at::Tensor& x) const {
-    if (calls_before_throwing >= 0 && calls_before_throwing-- == 0) {
-      throw std::runtime_error("out of luck");
-    }
-    return x.sign();
-  }
-};
-using Uncertain = OrthogonalizedOptimizer<NoFilter, Unreliable>;
-using UncertainOptions = OrthogonalizedOptions<NoFilter, Unreliable>;
-
-}  // namespace
 
 TEST_CASE("a rank that fails to compute makes all throw, and no bucket is committed in part") {
   const int failing = GENERATE(0, 1, 2), call = GENERATE(0, 1);

@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <root_optim/distributed.hpp>
 #include <string>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
@@ -74,7 +75,8 @@ TEST_CASE("a rank", "[.]") {
 TEST_CASE("a process that is killed, or stops, is noticed by the others within the timeout") {
   const bool stops = GENERATE(false, true);
   setenv("STOPS", stops ? "1" : "0", 1);
-  char store[] = "/tmp/root_optim_ranks_XXXXXX";
+  std::string path = (std::filesystem::temp_directory_path() / "root_optim_ranks_XXXXXX").string();
+  char* const store = path.data();
   const int file = mkstemp(store);
   REQUIRE(file >= 0);
   close(file);

@@ -2,6 +2,7 @@
 // Copyright (c) root_optim contributors
 #include "ranks.hpp"
 #include "sharded_model.hpp"
+#include "unreliable.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -18,9 +19,12 @@
 
 using namespace root_optim;
 using test::bits_of;
+using test::calls_before_throwing;
 using test::on_all_ranks;
 using test::ShardedModel;
 using test::Split;
+using test::Uncertain;
+using test::UncertainOptions;
 
 namespace {
 
@@ -192,25 +196,6 @@ TEST_CASE("shards without a gradient stay as they are") {
     });
   }
 }
-
-namespace {
-
-thread_local int calls_before_throwing = -1;
-
-/// Throws in the thread that asks for it.
-struct Unreliable {
-  static constexpr const char* name = "unreliable";
-  at::Tensor operator()(const at::Tensor& x) const {
-    if (calls_before_throwing >= 0 && calls_before_throwing-- == 0) {
-      throw std::runtime_error("out of luck");
-    }
-    return x.sign();
-  }
-};
-using Uncertain = OrthogonalizedOptimizer<NoFilter, Unreliable>;
-using UncertainOptions = OrthogonalizedOptions<NoFilter, Unreliable>;
-
-}  // namespace
 
 TEST_CASE("a rank that fails to compute leaves all shards as they were") {
   const int failing = GENERATE(0, 1, 2);

@@ -23,7 +23,7 @@
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/ownership.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
-#include <root_optim/distributed/detail/step_adamw.hpp>
+#include <root_optim/distributed/detail/pending_adamw.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/optimizer/detail/batch.hpp>
