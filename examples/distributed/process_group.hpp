@@ -21,7 +21,9 @@
 #include <cstdint>
 #include <cstdlib>  // getenv
 #include <initializer_list>
+#include <memory>
 #include <string>
+#include <utility>
 
 namespace examples {
 
@@ -63,13 +65,37 @@ inline LaunchedRank launched_rank() {
   return launched;
 }
 
-/// Waits for all ranks. GLOO_SOCKET_IFNAME names the network interface, if it is not that of this machine's
-/// name. From then on the process ignores SIGPIPE: Gloo writes to ranks that have left, which is to throw.
-inline c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(
-    const LaunchedRank& launched, std::chrono::milliseconds timeout) {
+/// A Gloo group whose messages take `device`. From then on the process ignores SIGPIPE: Gloo writes to ranks that have
+/// left, which is to throw.
+inline c10::intrusive_ptr<c10d::ProcessGroup> make_gloo_group(
+    const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
+    std::shared_ptr<gloo::transport::Device> device, std::chrono::milliseconds timeout) {
 #ifdef SIGPIPE
   std::signal(SIGPIPE, SIG_IGN);
 #endif
+  auto options = c10d::ProcessGroupGloo::Options::create();
+  options->timeout = timeout;
+  options->devices.push_back(std::move(device));
+  auto gloo = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+#if TORCH_VERSION_MAJOR < 2
+  return gloo;
+#else
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4
+  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size,
+                                                       c10d::ProcessGroup::Options::create("gloo"));
+#else
+  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
+#endif
+  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);
+  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+  return group;
+#endif
+}
+
+/// Waits for all ranks. GLOO_SOCKET_IFNAME names the network interface, if it is not that of this machine's
+/// name.
+inline c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(
+    const LaunchedRank& launched, std::chrono::milliseconds timeout) {
   c10::intrusive_ptr<c10d::Store> store;
   if (launched.size == 1) {
     store = c10::make_intrusive<c10d::HashStore>();
@@ -86,25 +112,11 @@ inline c10::intrusive_ptr<c10d::ProcessGroup> make_process_group(
   using Gloo = c10d::ProcessGroupGloo;
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
   const bool one_machine = launched.address == "127.0.0.1" || launched.address == "localhost";
-  auto options = Gloo::Options::create();
-  options->timeout = timeout;
-  options->devices.push_back(interface != nullptr ? Gloo::createDeviceForInterface(interface)
-                             : one_machine        ? Gloo::createDeviceForHostname("127.0.0.1")
-                                                  : Gloo::createDefaultDevice());
-  auto gloo = c10::make_intrusive<Gloo>(store, launched.rank, launched.size, options);
-#if TORCH_VERSION_MAJOR < 2
-  return gloo;
-#else
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, launched.rank, launched.size,
-                                                       c10d::ProcessGroup::Options::create("gloo"));
-#else
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, launched.rank, launched.size);
-#endif
-  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);
-  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-  return group;
-#endif
+  return make_gloo_group(store, launched.rank, launched.size,
+                         interface != nullptr ? Gloo::createDeviceForInterface(interface)
+                         : one_machine        ? Gloo::createDeviceForHostname("127.0.0.1")
+                                              : Gloo::createDefaultDevice(),
+                         timeout);
 }
 
 }  // namespace examples

@@ -7,10 +7,8 @@
 
 #include "support/catch_torch.hpp"
 
-#ifndef USE_C10D_GLOO
-#define USE_C10D_GLOO
-#endif
-#include <torch/version.h>
+#include "../../examples/distributed/process_group.hpp"
+
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -29,26 +27,8 @@ using Group = c10::intrusive_ptr<c10d::ProcessGroup>;
 
 inline Group make_group(const c10::intrusive_ptr<c10d::Store>& store, int rank, int size,
                         std::chrono::milliseconds timeout) {
-#ifdef SIGPIPE
-  std::signal(SIGPIPE, SIG_IGN);  // of writes to a rank that has left: they are to throw
-#endif
-  auto options = c10d::ProcessGroupGloo::Options::create();
-  options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
-  options->timeout = timeout;
-#if TORCH_VERSION_MAJOR >= 2
-  auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size,
-                                                       c10d::ProcessGroup::Options::create("gloo"));
-#else
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
-#endif
-  group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
-  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
-  return group;
-#else
-  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
-#endif
+  return examples::make_gloo_group(
+      store, rank, size, c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"), timeout);
 }
 
 /// f(rank, group) on `size` ranks, each a thread.

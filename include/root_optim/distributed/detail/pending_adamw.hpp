@@ -71,12 +71,7 @@ Pending pending_adamw(AdamWParts& parts, const Options& options, const at::Tenso
   Pending pending;
   for (auto& [way, part] : parts) {
     if (!pending.skipped.defined()) pending.skipped = part.guard.first_skipped(part.parameters);
-    if (options.filter_place() == FilterPlace::AllGradients) {
-      for (at::Tensor& gradient : part.gradients) {
-        gradient = filtered_plain(gradient, options.filter(), workspace);
-      }
-    }
-    for (at::Tensor& gradient : part.gradients) gradient = weighed(gradient, weight, workspace);
+    filter_and_weigh(part, options, weight, workspace);
     if (std::get<0>(way)) {
       fused_step_of(part, settings, workspace, pending);
       continue;

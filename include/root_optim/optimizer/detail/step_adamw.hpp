@@ -118,6 +118,18 @@ inline at::Tensor all_usable(const AdamWParts& parts) {
   return usable;
 }
 
+/// Makes of a part's gradients what AdamW takes: filtered where all are, and weighed.
+template <class Options>
+void filter_and_weigh(AdamWPart& part, const Options& options, const at::Tensor& weight,
+                      Workspace* workspace) {
+  for (at::Tensor& gradient : part.gradients) {
+    if (options.filter_place() == FilterPlace::AllGradients) {
+      gradient = filtered_plain(gradient, options.filter(), workspace);
+    }
+    gradient = weighed(gradient, weight, workspace);
+  }
+}
+
 /// Steps the parameters of one group and device that follow AdamW, of any shapes and dtypes; with
 /// NonFinite::SkipGroup all or none.
 ///
@@ -136,16 +148,7 @@ at::Tensor step_adamw(const Batch<Options>& batch, const at::Tensor& weight, Wor
     const at::Tensor usable = all_usable(parts);
     for (auto& [way, part] : parts) part.guard.decide(usable);
   }
-  if (options.filter_place() == FilterPlace::AllGradients) {
-    for (auto& [way, part] : parts) {
-      for (at::Tensor& gradient : part.gradients) {
-        gradient = filtered_plain(gradient, options.filter(), workspace);
-      }
-    }
-  }
-  for (auto& [way, part] : parts) {
-    for (at::Tensor& gradient : part.gradients) gradient = weighed(gradient, weight, workspace);
-  }
+  for (auto& [way, part] : parts) filter_and_weigh(part, options, weight, workspace);
   const AdamWSettings settings = options.adamw_settings();
   std::optional<DeviceRates> rates = device_rates(batch);
   if (rates) rates = options.adamw_rates(*rates);
