@@ -20,6 +20,7 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
   compile     what the headers cost a compiler
   distributed what a step costs that 1, 2 and 4 processes share, and what they keep and send
   overlap     what it saves that gradients travel while backward() runs, over the loopback and a slow link
+  column_sums what it would cost to sum XXᵀ over ranks that have columns of a matrix, in the place of gathering it
 
   --quick     less of it: on two idle cores a minute or two; all of it takes up to some 25, by
               benchmark and machine
@@ -36,7 +37,7 @@ while (($#)); do
   case $1 in
     --help | -h) usage; exit ;;
     --jobs) jobs=${2:?"--jobs needs a number"}; shift ;;
-    precision | speed | scaling | cost | memory | compile | distributed | overlap)
+    precision | speed | scaling | cost | memory | compile | distributed | overlap | column_sums)
       if [ -z "$benchmark" ]; then benchmark=$1; else arguments+=("$1"); fi
       ;;
     *) arguments+=("$1") ;;
@@ -64,6 +65,10 @@ case $benchmark in
   cost)
     targets=(benchmark_cost)
     command=("$release/benchmarks/cost")
+    ;;
+  column_sums)
+    targets=(benchmark_column_sums)
+    command=("$release/benchmarks/column_sums")
     ;;
   speed)
     set_up_python_torch
