@@ -8,16 +8,51 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <c10/util/Exception.h>
 #include <torch/utils.h>  // NoGradGuard
+#include <root_optim/distributed/detail/rank_weight.hpp>
 
 #include <cmath>
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "spec.hpp"
 
 namespace experiments {
+
+/// How the gradients of several ranks become one.
+struct RankMean {
+  std::function<void()> filter;  ///< of each rank's, before; may be empty
+  bool median = false;           ///< of each entry, in the place of the mean
+  double limit = 0;              ///< as ReducerOptions::limit_ranks
+
+  bool is_plain() const { return !filter && !median && limit == 0; }
+
+  /// @param sent [parameter][rank]
+  void join(const std::vector<std::vector<at::Tensor>>& sent,
+            const std::vector<at::Tensor>& gradients) const {
+    std::vector<at::Tensor> norms2;  // of each rank's together
+    for (const std::vector<at::Tensor>& ranks : sent) {
+      norms2.push_back(at::stack(ranks).to(at::kDouble).square().flatten(1).sum(1));
+    }
+    const at::Tensor norms = at::stack(norms2).sum(0).sqrt();
+    const at::Tensor weights =
+        limit > 0 ? root_optim::detail::rank_weights(norms, limit) : at::ones_like(norms);
+    for (size_t i = 0; i < sent.size(); ++i) {
+      const at::Tensor all = at::stack(sent[i]);
+      const int64_t count = all.size(0);
+      if (median) {
+        const at::Tensor sorted = std::get<0>(all.sort(0));
+        gradients[i].copy_((sorted[(count - 1) / 2] + sorted[count / 2]) / 2);
+      } else {
+        std::vector<int64_t> shape(static_cast<size_t>(all.dim()), 1);
+        shape[0] = count;
+        gradients[i].copy_((all * weights.to(all.scalar_type()).view(shape)).mean(0));
+      }
+    }
+  }
+};
 
 class Noise {
  public:
@@ -56,10 +91,9 @@ class Noise {
   bool has_ranks() const { return spec_.name == "rank" || spec_.name == "heavy-ranks"; }
 
   /// Changes the gradients of the parameters that have one.
-  /// @param filter each rank's, before the mean; may be empty
-  void gradients(const std::vector<at::Tensor>& parameters, const std::function<void()>& filter) {
-    if (spec_.name == "heavy-ranks" || (filter && has_ranks())) {
-      return average_ranks(parameters, filter);
+  void gradients(const std::vector<at::Tensor>& parameters, const RankMean& mean) {
+    if (spec_.name == "heavy-ranks" || (!mean.is_plain() && has_ranks())) {
+      return average_ranks(parameters, mean);
     }
     if (spec_.name != "heavy" && spec_.name != "spikes" && spec_.name != "rank") return;
     const torch::NoGradGuard no_grad;
@@ -108,17 +142,16 @@ class Noise {
   }
 
   /// The mean over ranks whose gradients have noise of their own, or of which the last sends noise alone.
-  void average_ranks(const std::vector<at::Tensor>& parameters,
-                     const std::function<void()>& filter) {
+  void average_ranks(const std::vector<at::Tensor>& parameters, const RankMean& mean) {
     const torch::NoGradGuard no_grad;
-    std::vector<at::Tensor> gradients, clean, means;
+    std::vector<at::Tensor> gradients, clean;
     for (const at::Tensor& parameter : parameters) {
       if (!parameter.grad().defined()) continue;
       gradients.push_back(parameter.grad());
       clean.push_back(parameter.grad().clone());
-      means.push_back(at::zeros_like(parameter.grad()));
     }
     const int64_t ranks = std::llround(spec_.numbers[0]);
+    std::vector<std::vector<at::Tensor>> sent(gradients.size());
     for (int64_t rank = 0; rank < ranks; ++rank) {
       for (size_t i = 0; i < gradients.size(); ++i) {
         gradients[i].copy_(clean[i]);
@@ -129,12 +162,10 @@ class Noise {
                                  .mul_(spec_.numbers[1]));
         }
       }
-      if (filter) filter();
-      for (size_t i = 0; i < gradients.size(); ++i) {
-        means[i].add_(gradients[i], 1. / static_cast<double>(ranks));
-      }
+      if (mean.filter) mean.filter();
+      for (size_t i = 0; i < gradients.size(); ++i) sent[i].push_back(gradients[i].clone());
     }
-    for (size_t i = 0; i < gradients.size(); ++i) gradients[i].copy_(means[i]);
+    mean.join(sent, gradients);
   }
 
   Spec spec_;

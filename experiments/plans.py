@@ -263,14 +263,24 @@ class Planner:
                     baselines=("as it is", "Muon"))
 
     def ranks(self):
-        """The filter of each rank's gradients before the mean, where each rank has heavy tails of its own."""
+        """What joins the gradients of ranks of which each has heavy tails of its own, or one sends garbage."""
         base = dict(optimizer="root", momentum=0.85, lr=16e-3)
-        variants = {"no split": base | dict(filter="none", place="momentum"), "of the mean": base,
-                    "of each rank and of the mean": base | dict(filter_ranks=True)}
-        kinds = ("heavy-ranks:4:0", "heavy-ranks:4:1", "heavy-ranks:4:4", "heavy-ranks:16:4")
+        heavy = {"no split": base | dict(filter="none", place="momentum"), "of the mean": base,
+                 "of each rank and of the mean": base | dict(filter_ranks=True),
+                 "median of ranks": base | dict(median_of_ranks=True)}
+        garbage = {label: base | changes for label, changes in {
+            "of the mean": {}, "of each rank and of the mean": dict(filter_ranks=True),
+            "median of ranks": dict(median_of_ranks=True),
+            "limit_ranks(1)": dict(limit_ranks=1.0)}.items()}
+        muon = dict(optimizer="muon")
+        noises = {"heavy-ranks:4:0": heavy, "heavy-ranks:4:1": heavy, "heavy-ranks:4:4": heavy,
+                  "heavy-ranks:16:4": heavy, "rank:2:10": garbage,
+                  "rank:4:10": garbage | {"Muon": muon,
+                                          "Muon, limit_ranks(1)": muon | dict(limit_ranks=1.0)}}
         return Plan([self.run("narrow", label, seed, changes | dict(noise=noise), group=noise)
-                     for seed in self.seeds(3) for noise in kinds[:2 if self.quick else None]
-                     for label, changes in variants.items()],
+                     for seed in self.seeds(3)
+                     for noise in list(noises)[:2 if self.quick else None]
+                     for label, changes in noises[noise].items()],
                     baselines=("of the mean",))
 
     def transfer(self):

@@ -34,7 +34,8 @@ struct Settings {
   double clip = 0;
 
   std::string noise = "none";
-  bool filter_ranks = false;
+  bool filter_ranks = false, median_of_ranks = false;
+  double limit_ranks = 0;
 
   int64_t steps = 1000, batch = 16, seed = 1;
   int64_t evaluations = 25, validation_examples = 256;
@@ -138,6 +139,10 @@ inline Settings parse_settings(int argc, char** argv) {
   app.add_flag("--filter-ranks", s.filter_ranks,
                "With the noise rank or heavy-ranks: filter each rank's gradients before the mean, "
                "too");
+  app.add_flag("--median-of-ranks", s.median_of_ranks,
+               "With the same: the median of each entry in the place of the mean");
+  add("--limit-ranks", s.limit_ranks, "With the same: ReducerOptions::limit_ranks; 0: off")
+      ->check(not_negative);
 
   add("--steps", s.steps, "Optimizer steps, a batch each")->check(positive);
   add("--batch", s.batch, "Examples of a batch (lm: windows of --context bytes)")->check(positive);

@@ -72,9 +72,12 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
   PrecisionAlongTraining precision(s.precision);
   Tails tails(s.tails);
   Noise noise(s.noise, s.seed);
-  TORCH_CHECK(!s.filter_ranks || (noise.has_ranks() && subject.filter_gradients),
-              "expected ranks and a filter for --filter-ranks, got the noise ", s.noise,
-              " and the optimizer ", s.optimizer);
+  TORCH_CHECK(!s.filter_ranks || subject.filter_gradients,
+              "expected a filter for --filter-ranks, got the optimizer ", s.optimizer);
+  const RankMean mean{s.filter_ranks ? subject.filter_gradients : nullptr, s.median_of_ranks,
+                      s.limit_ranks};
+  TORCH_CHECK(mean.is_plain() || noise.has_ranks(),
+              "expected a noise of ranks for what joins them, got ", s.noise);
   CautiousDecay decay(s.cautious_decay ? s.weight_decay : 0);
   root_optim::LrScheduler scheduler(*subject.optimizer, schedule_of(s));
   const auto parameters = task.model().parameters();
@@ -89,7 +92,7 @@ inline Outcome train(Task& task, Subject& subject, const Settings& s) {
     loss.backward();
     outcome.seconds += watch.lap();
 
-    noise.gradients(parameters, s.filter_ranks ? subject.filter_gradients : nullptr);
+    noise.gradients(parameters, mean);
     watch.lap();
     if (s.clip > 0) torch::nn::utils::clip_grad_norm_(parameters, s.clip);
     outcome.seconds += watch.lap();
