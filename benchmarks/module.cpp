@@ -37,21 +37,37 @@ using root_optim::SoftThreshold;
 // ---- Optimizers ------------------------------------------------------------------------------------
 
 /// An optimizer over `matrices`, which it orthogonalizes, and `others`, which follow AdamW. All
-/// options are as constructed, but for those of the policies.
-template <class Filter, class Orthogonalizer>
+/// options are as constructed, but for those of the policies and what `set` sets.
+template <class Filter, class Orthogonalizer, class Set>
 auto make_optimizer(const Tensors& matrices, const Tensors& others, const Filter& filter,
-                    const Orthogonalizer& orthogonalizer) {
+                    const Orthogonalizer& orthogonalizer, const Set& set) {
   using Optimizer = OrthogonalizedOptimizer<Filter, Orthogonalizer>;
   auto optimizer = std::make_unique<Optimizer>(std::vector<typename Optimizer::Group>{});
   const auto add = [&](const Tensors& parameters, Rule rule) {
     if (parameters.empty()) return;
     auto options = std::make_unique<typename Optimizer::Options>();
     options->filter(filter).orthogonalizer(orthogonalizer).rule(rule);
+    set(*options);
     optimizer->add_param_group({parameters, std::move(options)});
   };
   add(matrices, Rule::Orthogonalized);
   add(others, Rule::AdamW);
   return optimizer;
+}
+
+template <class Filter, class Orthogonalizer>
+auto make_optimizer(const Tensors& matrices, const Tensors& others, const Filter& filter,
+                    const Orthogonalizer& orthogonalizer) {
+  return make_optimizer(matrices, others, filter, orthogonalizer, [](auto&) {});
+}
+
+/// Turns on the stages that are off by default: one by its option's name, or "all".
+void turn_on(root_optim::RootOptions& options, const std::string& stage) {
+  const auto is = [&](const char* name) { return stage == name || stage == "all"; };
+  if (is("momentum_warmup")) options.momentum_warmup(1000);
+  if (is("update_beta")) options.update_beta(0.95);
+  if (is("gate")) options.gate(1.4);
+  if (is("filter_place")) options.filter_place(root_optim::FilterPlace::AllGradients);
 }
 
 at::ScalarType dtype_named(const std::string& name) {
@@ -63,7 +79,7 @@ at::ScalarType dtype_named(const std::string& name) {
 class Optimizer : public torch::CustomClassHolder {
  public:
   /// @param method "muon"; "root", "root_unsplit" for the same without the outlier split, and
-  /// "root_quantile" with a split at the quantile .90
+  /// "root_quantile" with a split at the quantile .90, "root with STAGE" as `turn_on` has it
   /// @param dtype  the compute dtype, "float32" or "bfloat16"; empty: as constructed
   /// @param budget AdaNewton's; 0: as constructed
   /// @param steps  AdaNewton's, in place of a budget; 0: as constructed
@@ -83,6 +99,9 @@ class Optimizer : public torch::CustomClassHolder {
     } else {
       if (method == "root") {
         take(make_optimizer(matrices, others, SoftThreshold(), ada_newton));
+      } else if (const std::string with = "root with "; method.compare(0, with.size(), with) == 0) {
+        take(make_optimizer(matrices, others, SoftThreshold(), ada_newton,
+                            [&](auto& options) { turn_on(options, method.substr(with.size())); }));
       } else if (method == "root_quantile") {
         take(make_optimizer(matrices, others, SoftThreshold().quantile(0.90), ada_newton));
       } else {

@@ -20,6 +20,8 @@ from optimizers import (Ours, Problem, TorchAdamW, TorchMuon, as_matrix, load_mo
 
 COLUMNS = ["param_set", "method", "dtype", "threads", "ms_per_step", "ratio_vs_best_torch_muon",
            "mean_relative_error", "peak_extra_bytes", "operators"]
+# Off by default; as module.cpp's turn_on has them.
+STAGES = ("momentum_warmup", "update_beta", "gate", "filter_place", "all")
 
 
 def seconds(work, times=1):
@@ -174,6 +176,8 @@ def measure(bench, name, shapes, rates, args):
         enter("root_fast, unsplit", dtype, lambda: Ours(problem, "root_unsplit", dtype, **fast))
         enter("root_fast, q = .90", dtype, lambda: Ours(problem, "root_quantile", dtype, **fast))
     enter("root", "float32", lambda: Ours(problem, "root"))
+    for stage in STAGES if args.stages else ():
+        enter(f"root, {stage}", "float32", lambda: Ours(problem, f"root with {stage}"))
 
     split, split_polar = split_samples(bench, problem)
     for entry in entries:
@@ -204,13 +208,13 @@ def report(name, entries, by_name, best, args):
     def text(value, form):
         return "-" if value is None else format(value, form)
 
-    print(f"{name}\n  {'method':<19}{'dtype':<9}{'ms/step':>10}{'ratio':>8}{'error':>9}"
+    print(f"{name}\n  {'method':<22}{'dtype':<9}{'ms/step':>10}{'ratio':>8}{'error':>9}"
           f"{'on split':>10}{'extra MB':>10}{'operators':>11}{'rounds':>8}{'spread':>8}")
     for e in entries:
         # half the interquartile range over the median
         q = statistics.quantiles(e.times, n=4) if len(e.times) > 1 else None
         spread = "-" if q is None else f"{50 * (q[2] - q[0]) / statistics.median(e.times):.0f} %"
-        print(f"  {e.name:<19}{e.dtype:<9}{e.ms():>10.3f}{best.ms() / e.ms():>8.2f}"
+        print(f"  {e.name:<22}{e.dtype:<9}{e.ms():>10.3f}{best.ms() / e.ms():>8.2f}"
               f"{text(e.error, '.4f'):>9}{text(e.split_error, '.4f'):>10}{e.peak / 1e6:>10.2f}"
               f"{e.operators:>11}{len(e.times):>8}{spread:>8}")
     against_f32 = by_name["torch_muon_f32"].ms() / by_name["root"].ms()
@@ -225,6 +229,10 @@ def report(name, entries, by_name, best, args):
         if "torch_muon_bf16" in by_name:
             shipped = by_name["torch_muon_bf16"].ms()
             print(f"  root_fast against torch.optim.Muon as shipped: {shipped / fast:.2f}")
+    for stage in STAGES if args.stages else ():
+        added = [with_ / without - 1 for with_, without
+                 in zip(by_name[f"root, {stage}"].times, by_name["root"].times)]
+        print(f"  root with {stage}: {100 * statistics.median(added):+.1f} % of a step")
     print(flush=True)
 
 
@@ -251,6 +259,8 @@ def main():
     parser.add_argument("--out", default="build/bench/speed.csv")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one layer of GPT-2")
     parser.add_argument("--sets", nargs="+", help="only these parameter sets")
+    parser.add_argument("--stages", action="store_true",
+                        help="also what the stages add to a step that are off by default")
     parser.add_argument("--threads", type=int, help="default: as many as LibTorch chooses")
     parser.add_argument("--longest-step", type=float, metavar="S",
                         help="leave Muon in bfloat16 out where a step seems to take more seconds; "
