@@ -19,6 +19,7 @@
 #include <vector>
 
 #include <root_optim/kernels/parallel.hpp>
+#include <root_optim/kernels/widest_vectors.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -80,7 +81,8 @@ void scaled_clamp(const T* u, int64_t m, int64_t n, const ScaledLimit& limit, T*
   const int64_t parts = (m + part_rows - 1) / part_rows;
   const auto for_each_part = [&](const auto& body) {
     for_each_parallel(parts, [&](int64_t part) {
-      body(part, part * part_rows, (std::min)(m, (part + 1) * part_rows));
+      by_widest_vectors(
+          [&] { body(part, part * part_rows, (std::min)(m, (part + 1) * part_rows)); });
     });
   };
   // Sizes of vectors are unsigned, those of tensors are not.

@@ -22,6 +22,7 @@
 #include <root_optim/kernels/foreach.hpp>
 #include <root_optim/kernels/max_abs.hpp>
 #include <root_optim/kernels/reduce.hpp>
+#include <root_optim/kernels/widest_vectors.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -32,24 +33,26 @@ namespace detail {
 /// order of bits, NaN last.
 template <class T>
 T max_abs_of(const T* x, int64_t n) {
-  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
-  constexpr Bits magnitude = ~(Bits{1} << (sizeof(T) * 8 - 1));
-  constexpr int64_t lanes = 64 / sizeof(T);  // side by side, so that compilers vectorize them
-  Bits largest[lanes] = {};
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    Bits bits[lanes];
-    std::memcpy(bits, x + i, sizeof bits);
-    for (int64_t j = 0; j < lanes; ++j) largest[j] = (std::max)(largest[j], bits[j] & magnitude);
-  }
-  for (; i < n; ++i) {
-    Bits bits;
-    std::memcpy(&bits, x + i, sizeof bits);
-    largest[0] = (std::max)(largest[0], bits & magnitude);
-  }
-  const Bits result = *std::max_element(largest, largest + lanes);
   T value;
-  std::memcpy(&value, &result, sizeof value);
+  by_widest_vectors([&] {
+    using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+    constexpr Bits magnitude = ~(Bits{1} << (sizeof(T) * 8 - 1));
+    constexpr int64_t lanes = 64 / sizeof(T);  // side by side, so that compilers vectorize them
+    Bits largest[lanes] = {};
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+      Bits bits[lanes];
+      std::memcpy(bits, x + i, sizeof bits);
+      for (int64_t j = 0; j < lanes; ++j) largest[j] = (std::max)(largest[j], bits[j] & magnitude);
+    }
+    for (; i < n; ++i) {
+      Bits bits;
+      std::memcpy(&bits, x + i, sizeof bits);
+      largest[0] = (std::max)(largest[0], bits & magnitude);
+    }
+    const Bits result = *std::max_element(largest, largest + lanes);
+    std::memcpy(&value, &result, sizeof value);
+  });
   return value;
 }
 
