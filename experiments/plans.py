@@ -210,6 +210,7 @@ class Planner:
         return {label: self.chosen[label] for label in CANDIDATES} | {
             "Muon, lower momentum": dict(optimizer="muon") | lower,
             "ROOT, lower momentum": dict(optimizer="root") | lower,
+            "ROOT, lower momentum, balanced": dict(optimizer="root", update_beta=0.95) | lower,
             "ROOT, tuned, all gradients": guarded,
             "ROOT, tuned, gate": guarded | dict(gate="1.4:1"),
             "ROOT, tuned, gate of three": guarded | dict(gate="1.4:3"),
@@ -414,7 +415,9 @@ class Planner:
                     "ROOT, published split q = .85": dict(optimizer="root", filter="quantile:.85",
                                                           place="momentum"),
                     "Muon, lower momentum": dict(optimizer="muon", momentum=0.85),
-                    "ROOT, lower momentum": dict(optimizer="root", momentum=0.85)}).items()]
+                    "ROOT, lower momentum": dict(optimizer="root", momentum=0.85),
+                    "ROOT, lower momentum, balanced": dict(optimizer="root", momentum=0.85,
+                                                           update_beta=0.95)}).items()]
         return Plan(runs, metric="validation_accuracy")
 
     def precision_along_training(self):

@@ -34,6 +34,8 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
 struct NoFilter;
+class SoftThreshold;
+class AdaNewton;
 class NewtonSchulz;
 
 /// What a step does with gradients that are not finite (Inf or NaN).
@@ -81,6 +83,16 @@ template <class OutlierFilter, class Orthogonalizer>
 struct OptimizerDefaults {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
   static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
+  static constexpr double momentum = 0.95;
+};
+
+/// Root's: the lower momentum ended lower in every comparison of docs/results.md ("momentum", "competitors", "long",
+/// "vision").
+template <>
+struct OptimizerDefaults<SoftThreshold, AdaNewton> {
+  static constexpr MomentumForm momentum_form = MomentumForm::Sum;
+  static constexpr LrScale scale = LrScale::MatchRmsAdamW;
+  static constexpr double momentum = 0.85;
 };
 
 /// Muon's defaults, those of torch.optim.Muon. They stand here, so that code which forms the pair
@@ -89,6 +101,7 @@ template <>
 struct OptimizerDefaults<NoFilter, NewtonSchulz> {
   static constexpr MomentumForm momentum_form = MomentumForm::Ema;  ///< M ← μM + (1 − μ)B
   static constexpr LrScale scale = LrScale::Original;               ///< √max(1, rows/cols)
+  static constexpr double momentum = 0.95;
 };
 
 /// Options of a parameter group: everything a step needs to know.
@@ -132,9 +145,9 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   /// The same.
   const std::optional<double>& base_lr() const noexcept { return base_lr_; }
 
-  /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95.
-  TORCH_ARG(double, momentum) = 0.95;
-  /// μ₀, from which the momentum of matrices rises to μ with `momentum_warmup`. Range: [0, 1).
+  /// μ of the momentum of matrices. Range: [0, 1). Default: 0.95; 0.85 for Root.
+  TORCH_ARG(double, momentum) = Defaults::momentum;
+  /// μ₀, from which the momentum of matrices rises to μ with `momentum_warmup`: for Root set both. Range: [0, 1).
   /// Default: 0.85.
   TORCH_ARG(double, momentum_start) = 0.85;
   /// k, the steps over which it rises: μ_t = μ₀ + (μ − μ₀)·min(1, t/k) in the t-th step that the parameter

@@ -131,7 +131,8 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   const auto& state =
       static_cast<const ParamState&>(*root.state().find(root_optim::detail::state_key(w))->second);
   const at::Tensor gradient = w.grad().to(at::kCPU);
-  const at::Tensor u = gradient + 0.95 * (0.95 * state.momentum_buffer().to(at::kCPU) + gradient);
+  const double mu = RootOptions().momentum();
+  const at::Tensor u = gradient + mu * (mu * state.momentum_buffer().to(at::kCPU) + gradient);
   const double epsilon = test::reference::quantile_of_abs(u, 0.90);
   CHECK_THAT(reports[0].threshold, is_close(epsilon));
   const at::Tensor outliers = u - u.clamp(-epsilon, epsilon);
@@ -150,7 +151,8 @@ TEST_CASE("the next matrices follow a momentum that rises, whoever counts the st
           "[diagnostics][capturable]") {
   const auto next_body = [](bool capturable, int64_t warmup) {
     at::Tensor parameter = test::gaussian({12, 20}, 73).requires_grad_();
-    Root optimizer({parameter}, RootOptions(1e-3).capturable(capturable).momentum_warmup(warmup));
+    Root optimizer({parameter},
+                   RootOptions(1e-3).momentum(0.95).capturable(capturable).momentum_warmup(warmup));
     for (int64_t step = 0; step < 4; ++step) {
       parameter.mutable_grad() = test::gaussian({12, 20}, 74 + step);
       if (step < 3) optimizer.step();

@@ -45,7 +45,10 @@ TEST_CASE("a filter on the gradient acts before the momentum", "[filter_place]")
     const MatrixLayout layout = MatrixLayout().split_rows(blocks);
     Root root({p},
               RootOptions(0.1).filter(filter).filter_place(FilterPlace::Gradient).layout(layout));
-    auto options = Unfiltered::Options(0.1).layout(layout).momentum_form(MomentumForm::Sum);
+    auto options = Unfiltered::Options(0.1)
+                       .layout(layout)
+                       .momentum(RootOptions().momentum())
+                       .momentum_form(MomentumForm::Sum);
     Unfiltered by_hand({q}, options);
     for (uint64_t t = 1; t <= 3; ++t) {
       const at::Tensor gradient = test::gaussian({24, 6, 3}, 10 + t).to(on(device, dtype));
@@ -112,7 +115,8 @@ TEST_CASE("a filter on all gradients leaves matrices to their layout", "[filter_
     const at::Tensor p = test::parameter(start), q = test::parameter(start);
     const MatrixLayout layout = MatrixLayout().split_rows(3);
     Root root({p}, RootOptions(0.1).filter_place(place).layout(layout));
-    Unfiltered by_hand({q}, Unfiltered::Options(0.1).layout(layout));
+    Unfiltered by_hand({q},
+                       Unfiltered::Options(0.1).layout(layout).momentum(RootOptions().momentum()));
     const at::Tensor gradient = test::gradient_of({24, 18}, 1);
     test::set_gradient(p, gradient);
     test::set_gradient(q, filtered_by_hand(gradient, SoftThreshold(), 3));

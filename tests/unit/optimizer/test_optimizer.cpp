@@ -523,9 +523,10 @@ TEST_CASE("state follows a model that is converted", "[optimizer][dtype]") {
   CHECK(state.step() == 2);
   CHECK(state.momentum_buffer().scalar_type() == at::kDouble);
   const at::Tensor gradient = test::gradient_of({16, 24}, 2);
-  CHECK_THAT(state.momentum_buffer(),
-             test::close_to(momentum.to(at::kCPU, at::kDouble) * 0.95 + gradient,
-                            tolerance(Quantity::Momentum, at::kDouble)));
+  CHECK_THAT(
+      state.momentum_buffer(),
+      test::close_to(momentum.to(at::kCPU, at::kDouble) * RootOptions().momentum() + gradient,
+                     tolerance(Quantity::Momentum, at::kDouble)));
   CHECK(state_of(root, model->bias).exp_avg().scalar_type() == at::kDouble);
 }
 

@@ -35,11 +35,12 @@ RootOptions unusual() {
 
 }  // namespace
 
-TEST_CASE("Root's defaults are the paper's but for the split", "[options]") {
+TEST_CASE("Root's defaults are the paper's but for split and momentum", "[options]") {
   const RootOptions options;
   CHECK(options.lr() == 1e-3);
   CHECK_FALSE(options.base_lr().has_value());
-  CHECK(options.momentum() == 0.95);
+  CHECK(options.momentum() == 0.85);
+  CHECK(RootPaperOptions().momentum() == 0.95);
   CHECK(options.momentum_warmup() == 0);
   CHECK(options.momentum_form() == MomentumForm::Sum);
   CHECK(options.nesterov());

@@ -34,7 +34,9 @@ Tensors list(at::TensorOptions where = at::kFloat) {
           parameter({24, 8, 3}, 3, where), parameter({24}, 4, where)};
 }
 
-RootOptions rising() { return RootOptions(0.05).momentum_start(0.5).momentum_warmup(6); }
+RootOptions rising() {
+  return RootOptions(0.05).momentum(0.95).momentum_start(0.5).momentum_warmup(6);
+}
 
 }  // namespace
 

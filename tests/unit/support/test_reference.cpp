@@ -38,6 +38,7 @@ struct Case {
 
 MatrixRule root_rule(int64_t rows, int64_t cols) {
   MatrixRule rule;
+  rule.momentum = RootOptions().momentum();
   rule.start = test::reference::Start::Schatten8;
   rule.schedule = test::triples(AdaNewton().quintics(rows, cols, Precision::Float64));
   rule.split = test::reference::Split::Scaled;
