@@ -71,8 +71,9 @@ CANDIDATES = {
     "Muon": [dict(optimizer="muon", lr=rate) for rate in WIDE_RATES],
     "Muon, tuned momentum": with_rates(dict(optimizer="muon"), "momentum", (0.8, 0.85, 0.9)),
     "Muon, rising momentum": with_rates(dict(optimizer="muon"), "momentum_warmup", RISES),
-    "ROOT": [dict(optimizer="root", lr=rate) for rate in WIDE_RATES],
-    "ROOT, rising momentum": with_rates(dict(optimizer="root"), "momentum_warmup", RISES),
+    "ROOT": [dict(optimizer="root", momentum=0.95, lr=rate) for rate in WIDE_RATES],  # Muon's
+    "ROOT, rising momentum":
+        with_rates(dict(optimizer="root", momentum=0.95), "momentum_warmup", RISES),
     "ROOT, tuned momentum": with_rates(dict(optimizer="root"), "momentum", (0.8, 0.85, 0.9)),
     "ROOT, tuned, balanced":
         with_rates(dict(optimizer="root", update_beta=0.95), "momentum", (0.8, 0.85, 0.9)),
@@ -173,7 +174,8 @@ class Planner:
         variants = {f"constant {mu}": dict(momentum=mu) for mu in (0.7, 0.8, 0.85, 0.9, 0.95)}
         for start in (0.8, 0.85):
             for steps in (300, 600, 1500, 3000):
-                variants[f"from {start} over {steps}"] = dict(momentum_warmup=f"{start}:{steps}")
+                variants[f"from {start} over {steps}"] = dict(momentum=0.95,
+                                                                momentum_warmup=f"{start}:{steps}")
         few = ("constant 0.7", "constant 0.8", "constant 0.85", "constant 0.9", "constant 0.95",
                "from 0.85 over 600", "from 0.85 over 1500", "from 0.85 over 3000")
         return Plan([self.run(size, label, TUNING_SEED, dict(optimizer="root", lr=rate) | changes)
@@ -415,9 +417,8 @@ class Planner:
                     "ROOT, published split q = .85": dict(optimizer="root", filter="quantile:.85",
                                                           place="momentum"),
                     "Muon, lower momentum": dict(optimizer="muon", momentum=0.85),
-                    "ROOT, lower momentum": dict(optimizer="root", momentum=0.85),
-                    "ROOT, lower momentum, balanced": dict(optimizer="root", momentum=0.85,
-                                                           update_beta=0.95)}).items()]
+                    "ROOT, momentum .95": dict(optimizer="root", momentum=0.95),
+                    "ROOT, balanced": dict(optimizer="root", update_beta=0.95)}).items()]
         return Plan(runs, metric="validation_accuracy")
 
     def precision_along_training(self):
