@@ -71,7 +71,7 @@ CANDIDATES = {
     "Muon": [dict(optimizer="muon", lr=rate) for rate in WIDE_RATES],
     "Muon, tuned momentum": with_rates(dict(optimizer="muon"), "momentum", (0.8, 0.85, 0.9)),
     "Muon, rising momentum": with_rates(dict(optimizer="muon"), "momentum_warmup", RISES),
-    "ROOT": [dict(optimizer="root", momentum=0.95, lr=rate) for rate in WIDE_RATES],  # Muon's
+    "ROOT, momentum .95": [dict(optimizer="root", momentum=0.95, lr=rate) for rate in WIDE_RATES],
     "ROOT, rising momentum":
         with_rates(dict(optimizer="root", momentum=0.95), "momentum_warmup", RISES),
     "ROOT, tuned momentum": with_rates(dict(optimizer="root"), "momentum", (0.8, 0.85, 0.9)),
@@ -89,7 +89,7 @@ FINETUNING_CANDIDATES = {
                          for i in range(5)]
     for what in FINETUNED
     for label, changes in OPTIMIZERS.items() if label != "ROOT as published"}
-COMPETITORS = ("Muon", "Muon, tuned momentum", "ROOT, tuned momentum")
+COMPETITORS = ("Muon", "Muon, tuned momentum", "Muon, lower momentum")
 TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
 RATE_LIMITS = (0.25e-3, 256e-3)
@@ -211,8 +211,8 @@ class Planner:
         lower = dict(momentum=0.85, lr=16e-3)
         return {label: self.chosen[label] for label in CANDIDATES} | {
             "Muon, lower momentum": dict(optimizer="muon") | lower,
-            "ROOT, lower momentum": dict(optimizer="root") | lower,
-            "ROOT, lower momentum, balanced": dict(optimizer="root", update_beta=0.95) | lower,
+            "ROOT": dict(optimizer="root") | lower,
+            "ROOT, balanced": dict(optimizer="root", update_beta=0.95) | lower,
             "ROOT, tuned, all gradients": guarded,
             "ROOT, tuned, gate": guarded | dict(gate="1.4:1"),
             "ROOT, tuned, gate of three": guarded | dict(gate="1.4:3"),
