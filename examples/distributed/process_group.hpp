@@ -81,13 +81,13 @@ inline c10::intrusive_ptr<c10d::ProcessGroup> make_gloo_group(
   return gloo;
 #else
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 4
-  auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size,
-                                                       c10d::ProcessGroup::Options::create("gloo"));
+  auto group = c10::make_intrusive<c10d::ProcessGroup>(
+      store, rank, size, c10::make_intrusive<c10d::ProcessGroup::Options>("gloo"));
 #else
   auto group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
+  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
 #endif
   group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, gloo);
-  group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
   return group;
 #endif
 }

@@ -82,7 +82,9 @@ struct Counting : c10d::ProcessGroup {
 #if TORCH_VERSION_MAJOR >= 2
     setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO,
                group->getBackend(c10::DeviceType::CPU));
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 4
     setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+#endif
   }
 #else
   }

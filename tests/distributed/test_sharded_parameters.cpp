@@ -511,7 +511,7 @@ TEST_CASE("gradients are clipped by the norm of all shards and of what is whole"
       norms[at] = clip_norm(optimizer, .5).item<double>();
       const std::string after = bits_of({model.own[0].grad(), model.own[1].grad()});
       model.set_gradients(0);
-      for (const size_t i : {0, 1}) {
+      for (const size_t i : {size_t{0}, size_t{1}}) {
         at::Tensor(model.own[i])
             .mutable_grad()
             .mul_(at::scalar_tensor(.5 / (norms[at] + 1e-6), at::kDouble));
