@@ -147,7 +147,7 @@ void orthogonalize(Run& run) {
 // ---- A small model ----------------------------------------------------------------------------------
 
 at::Tensor gaussian(at::IntArrayRef sizes, int64_t seed) {
-  torch::manual_seed(seed);
+  torch::manual_seed(static_cast<uint64_t>(seed));
   return at::randn(sizes, at::kDouble);
 }
 

@@ -299,7 +299,7 @@ TEST_CASE("a load by name takes what fits and says what it did", "[checkpoint][o
   CHECK((tuned.state(1) == pretrained.state(1)));
   CHECK((tuned.state(6) == pretrained.state(0)));
   CHECK(tuned.state(6).step() == 3);
-  for (const size_t i : {0, 2, 3, 4, 5}) CHECK((tuned.state(i) == before[i]));
+  for (const size_t i : std::vector<size_t>{0, 2, 3, 4, 5}) CHECK((tuned.state(i) == before[i]));
   CHECK(options_of(*tuned.optimizer, 0).lr() == 0.1);
   CHECK(options_of(*tuned.optimizer, 6).lr() == 0.4);
   CHECK(options_of(*tuned.optimizer, 6).rule() == Rule::Orthogonalized);

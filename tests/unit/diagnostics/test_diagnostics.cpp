@@ -153,7 +153,7 @@ TEST_CASE("the next matrices follow a momentum that rises, whoever counts the st
     at::Tensor parameter = test::gaussian({12, 20}, 73).requires_grad_();
     Root optimizer({parameter},
                    RootOptions(1e-3).momentum(0.95).capturable(capturable).momentum_warmup(warmup));
-    for (int64_t step = 0; step < 4; ++step) {
+    for (uint64_t step = 0; step < 4; ++step) {
       parameter.mutable_grad() = test::gaussian({12, 20}, 74 + step);
       if (step < 3) optimizer.step();
     }

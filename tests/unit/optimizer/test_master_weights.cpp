@@ -321,7 +321,8 @@ TEST_CASE("a skipped step changes neither the parameter nor its master", "[maste
                                                       : low[i].to(at::kFloat));
   }
   pair.set_gradients(steps + 1);
-  for (const size_t i : {1, 4, 8}) {  // one of two alike, a vector, a small matrix
+  for (const size_t i :
+       std::vector<size_t>{1, 4, 8}) {  // one of two alike, a vector, a small matrix
     pair.low[i].mutable_grad().flatten()[0] = bad;
     pair.full[i].mutable_grad().flatten()[0] = bad;
   }
@@ -331,7 +332,7 @@ TEST_CASE("a skipped step changes neither the parameter nor its master", "[maste
     pair.plain->step();
   }
   pair.check();
-  for (const size_t i : {1, 4, 8}) {
+  for (const size_t i : std::vector<size_t>{1, 4, 8}) {
     CHECK_THAT(pair.low[i].detach(), same_as(low[i]));
     CHECK_THAT(pair.master(i), same_as(masters[i]));
   }

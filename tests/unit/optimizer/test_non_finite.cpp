@@ -126,7 +126,7 @@ TEST_CASE("skip: one scalar that is bad in every step stalls nothing but itself"
       root.step();
     }
     CHECK_THAT(ours[0], test::same_as(before[0]));
-    for (const size_t i : {1, 2}) {
+    for (const size_t i : std::vector<size_t>{1, 2}) {
       CHECK_FALSE(ours[i].ne(before[i]).logical_not().any().item<bool>());
       CHECK(state_of(root, ours[i]).skipped().item<int64_t>() == 0);
     }

@@ -96,7 +96,7 @@ TEST_CASE("a step has the momentum of the steps taken", "[momentum]") {
 
 TEST_CASE("a skipped step does not raise the momentum", "[momentum][non_finite]") {
   const at::Device device = GENERATE(from_range(test::devices()));
-  const size_t culprit = GENERATE(0, 1, 2);
+  const size_t culprit = GENERATE(size_t{0}, size_t{1}, size_t{2});
   const Tensors ours = list(on(device, at::kFloat)), twins = list(on(device, at::kFloat));
   Root root(ours, rising()), twin(twins, rising());
   for (int64_t t = 1; t <= 8; ++t) {
