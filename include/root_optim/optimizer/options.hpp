@@ -83,16 +83,16 @@ template <class OutlierFilter, class Orthogonalizer>
 struct OptimizerDefaults {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
   static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
-  static constexpr double momentum = 0.95;
+  static constexpr double momentum = 0.95;                          ///< μ
 };
 
 /// Root's: the lower momentum ended lower in every comparison of docs/results.md ("momentum", "competitors", "long",
 /// "vision").
 template <>
 struct OptimizerDefaults<SoftThreshold, AdaNewton> {
-  static constexpr MomentumForm momentum_form = MomentumForm::Sum;
-  static constexpr LrScale scale = LrScale::MatchRmsAdamW;
-  static constexpr double momentum = 0.85;
+  static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
+  static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
+  static constexpr double momentum = 0.85;                          ///< μ
 };
 
 /// Muon's defaults, those of torch.optim.Muon. They stand here, so that code which forms the pair
@@ -101,7 +101,7 @@ template <>
 struct OptimizerDefaults<NoFilter, NewtonSchulz> {
   static constexpr MomentumForm momentum_form = MomentumForm::Ema;  ///< M ← μM + (1 − μ)B
   static constexpr LrScale scale = LrScale::Original;               ///< √max(1, rows/cols)
-  static constexpr double momentum = 0.95;
+  static constexpr double momentum = 0.95;                          ///< μ
 };
 
 /// Options of a parameter group: everything a step needs to know.
