@@ -12,10 +12,8 @@
 #include <root_optim/root_optim.hpp>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -24,22 +22,14 @@
 #include <vector>
 
 #include "matrices.hpp"
+#include "timing.hpp"
 
 namespace {
 
 using benchmarks::Family;
+using benchmarks::median;
+using benchmarks::processor_seconds;
 using root_optim::RationalStages;
-
-double processor_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 double relative(const at::Tensor& error, const at::Tensor& exact) {
   return (error.to(at::kDouble).norm() / exact.norm()).item<double>();

@@ -11,9 +11,7 @@
 #include <root_optim/root_optim.hpp>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdint>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -21,18 +19,12 @@
 #include <tuple>
 #include <vector>
 
+#include "timing.hpp"
+
 namespace {
 
-double processor_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
+using benchmarks::median;
+using benchmarks::processor_seconds;
 
 struct Candidate {
   std::string name;

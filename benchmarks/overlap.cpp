@@ -9,7 +9,6 @@
 #include <root_optim/root.hpp>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -20,18 +19,16 @@
 #include "../examples/common/optimizers.hpp"
 #include "../examples/distributed/process_group.hpp"
 #include "../examples/models/language_model.hpp"
+#include "timing.hpp"
 
 namespace {
+
+using benchmarks::median;
 
 double milliseconds(clockid_t clock) {
   timespec time{};
   clock_gettime(clock, &time);
   return 1e3 * static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_nsec);
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 /// Of each step: milliseconds, and those of all threads' CPU time, Gloo's too.

@@ -86,8 +86,8 @@ struct OptimizerDefaults {
   static constexpr double momentum = 0.95;                          ///< μ
 };
 
-/// Root's: the lower momentum ended lower in every comparison of docs/results.md ("momentum", "competitors", "long",
-/// "vision").
+/// Root's: with the lower momentum the mean loss was lower in each comparison of docs/results.md ("momentum",
+/// "competitors", "long", "vision").
 template <>
 struct OptimizerDefaults<SoftThreshold, AdaNewton> {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
