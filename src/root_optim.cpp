@@ -54,6 +54,7 @@
 #include <root_optim/schedules/detail/lr_scheduler_impl.hpp>
 #include <root_optim/stages/detail/adamw_impl.hpp>
 #include <root_optim/stages/detail/fused_adamw_impl.hpp>
+#include <root_optim/stages/detail/update_balance_impl.hpp>
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {

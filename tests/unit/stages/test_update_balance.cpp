@@ -29,27 +29,37 @@ const ParamState& state_of(const Root& optimizer, const at::Tensor& p) {
 
 }  // namespace
 
+/// The definition, in float64: the moments and the update of one matrix.
+BalancedUpdate defined_balance(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& cols,
+                               double beta) {
+  const at::Tensor r = beta * rows + (1 - beta) * x.square().mean(1);
+  const at::Tensor c = beta * cols + (1 - beta) * x.square().mean(0);
+  at::Tensor y = x / (r.unsqueeze(1) * c / r.mean()).sqrt();
+  return {{r, c}, y * (x.norm() / y.norm())};
+}
+
 TEST_CASE("rows and columns are divided by the size that they usually have", "[update_balance]") {
   const at::Device device = GENERATE(from_range(test::devices()));
   const at::ScalarType dtype = GENERATE(at::kDouble, at::kFloat);
-  const at::Tensor x = test::gaussian({2, 5, 7}, 1);
-  const at::Tensor r = test::gaussian({2, 5}, 2).square(), c = test::gaussian({2, 7}, 3).square();
+  // One vector and less, several with a rest, and parts of rows for several threads.
+  const auto [m, n] = GENERATE(table<int64_t, int64_t>({{5, 7}, {3, 100}, {300, 460}, {1, 9}}));
+  const bool tall = GENERATE(false, true), overwrite = GENERATE(false, true);
+  const at::Tensor gaussian = test::gaussian({2, m, n}, 1);
+  const at::Tensor x = tall ? gaussian.transpose(1, 2) : gaussian;
+  const at::Tensor r = test::gaussian({2, x.size(1)}, 2).square();
+  const at::Tensor c = test::gaussian({2, x.size(2)}, 3).square();
   const auto options = on(device, dtype);
-  const BalancedUpdate result = balance_update(x.to(options), {r.to(options), c.to(options)}, 0.75);
-  // The definition, entry by entry.
-  const double bound = dtype == at::kDouble ? 1e-14 : 1e-5;  // some twenty roundings, of sums of 35
+  const at::Tensor given = x.to(options, /*non_blocking=*/false, /*copy=*/true);
+  const at::Tensor kept = given.clone();
+  const BalancedUpdate result =
+      balance_update(given, {r.to(options), c.to(options)}, 0.75, {nullptr, overwrite, nullptr});
+  CHECK((overwrite || at::equal(given, kept)));
+  const double bound = dtype == at::kDouble ? 1e-14 : 1e-5;  // some twenty roundings
   for (int64_t k = 0; k < 2; ++k) {
-    const at::Tensor rows = 0.75 * r[k] + 0.25 * x[k].square().mean(1);
-    const at::Tensor cols = 0.75 * c[k] + 0.25 * x[k].square().mean(0);
-    at::Tensor y = at::zeros({5, 7}, at::kDouble);
-    for (int64_t i = 0; i < 5; ++i) {
-      for (int64_t j = 0; j < 7; ++j)
-        y[i][j] = x[k][i][j] / (rows[i] * cols[j] / rows.mean()).sqrt();
-    }
-    y = y * (x[k].norm() / y.norm());
-    CHECK(relative_error(result.matrices[k], y.to(device)) < bound);
-    CHECK(relative_error(result.moments.rows[k], rows.to(device)) < bound);
-    CHECK(relative_error(result.moments.cols[k], cols.to(device)) < bound);
+    const BalancedUpdate expected = defined_balance(x[k], r[k], c[k], 0.75);
+    CHECK(relative_error(result.matrices[k], expected.matrices.to(device)) < bound);
+    CHECK(relative_error(result.moments.rows[k], expected.moments.rows.to(device)) < bound);
+    CHECK(relative_error(result.moments.cols[k], expected.moments.cols.to(device)) < bound);
   }
 }
 
@@ -108,7 +118,7 @@ TEST_CASE("every matrix of a parameter has moments of its own", "[update_balance
 
   const at::Tensor experts = parameter({3, 16, 24}, 2), tall = parameter({24, 16}, 3, at::kFloat);
   Root batched(Tensors{experts}, options().layout(MatrixLayout().batch(true)));
-  Root plain(Tensors{tall}, RootOptions(0.05));
+  Root plain(Tensors{tall}, RootOptions(0.05).update_beta(0));
   test::train(batched, {experts}, 0, 2);
   test::train(plain, {tall}, 0, 2);
   CHECK(state_of(batched, experts).row_moment().numel() == 3 * 16);

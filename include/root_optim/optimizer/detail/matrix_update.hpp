@@ -154,8 +154,9 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                     : std::string("no tensor"));
     if (failed.defined()) guard.give_up(failed);
     if (moments) {
-      BalancedUpdate balanced =
-          balance_update(as_dtype(matrices, dtype), moments->of(shape), options.update_beta());
+      scratch.overwrite = takes_scratch<Orthogonalizer>;
+      BalancedUpdate balanced = balance_update(as_dtype(matrices, dtype), moments->of(shape),
+                                               options.update_beta(), scratch);
       moments->keep(balanced.moments);
       matrices = std::move(balanced.matrices);
     }
