@@ -55,8 +55,7 @@ void measure(int64_t k, int64_t m, int64_t n, int rounds, std::ofstream& csv) {
   quintics(5, root_optim::Form::Direct, at::kFloat);
   quintics(8, root_optim::Form::Auto, at::kFloat);
   quintics(5, root_optim::Form::Direct, at::kBFloat16);
-  for (const std::vector<int64_t>& poles :
-       std::vector<std::vector<int64_t>>{{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}}) {
+  for (const std::vector<int64_t>& poles : root_optim::shipped_rational_poles()) {
     std::vector<root_optim::ZolotarevStage> stages;
     std::string name;
     for (const int64_t r : poles) {

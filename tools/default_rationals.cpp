@@ -43,18 +43,18 @@ struct ShippedStage {
   double constant, weights[3], poles[3];
 };
 
-/// A plan of up to two stages; mean relative errors over the matrices that it was designed for and those held out.
+/// A plan of up to three stages; mean relative errors over the matrices that it was designed for and those held out.
 struct ShippedPlan {
   size_t count;  ///< of stages
   double training, held_out;
-  ShippedStage stages[2];
+  ShippedStage stages[3];
 };
 
 /// The plans for the longer side over the shorter from `least_ratio` on, and the error of Muon's five quintics.
 struct ShippedRationalClass {
   double least_ratio, muon_training, muon_held_out;
   size_t fast, standard, precise;  ///< which of the plans
-  ShippedPlan plans[6];
+  ShippedPlan plans[7];
 };
 
 // clang-format off
@@ -84,7 +84,7 @@ constexpr AspectClass kClasses[] = {{"1:1", 1, 1.414, 1},
                                     {"1:8", 5.657, 1e30, 8}};
 
 /// Cheapest first.
-const std::vector<std::vector<int64_t>> kPlans = {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}};
+const std::vector<std::vector<int64_t>> kPlans = {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}, {1, 2, 2}};
 
 int64_t shorter_side(const tools::MomentumSpectrum& s) { return (std::min)(s.rows, s.cols); }
 

@@ -23,3 +23,11 @@ $capture --out "$out" --name vit256 --model vit --images "$images" --width 256 -
   --lr 3e-3 --captured 12 --held-out
 $capture --out "$out" --name gpt128deep --text "$brown" --width 128 --layers 12 --batch 32 --context 128 --steps 200 \
   --lr 4e-3 --optimizer muon --captured 10
+
+# As hard as attention weights are late in training: those of images, where AdamW trains.
+$capture --out "$out" --name vit128adamw --model vit --images "$images" --width 128 --layers 6 --batch 32 --steps 900 \
+  --lr 3e-3 --optimizer adamw --captured 300 899
+$capture --out "$out" --name vit192adamw --model vit --images "$images" --width 192 --layers 4 --batch 32 --steps 400 \
+  --lr 2e-3 --optimizer adamw --captured 200 399
+$capture --out "$out" --name vit256adamw --model vit --images "$images" --width 256 --layers 6 --batch 32 --steps 500 \
+  --lr 2e-3 --optimizer adamw --captured 200 499 --held-out

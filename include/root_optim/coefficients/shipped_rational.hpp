@@ -25,7 +25,7 @@ enum class RationalPlan {
 
 /// The poles of each stage of the shipped plans, from the cheapest to the dearest.
 ROOT_OPTIM_COLD inline std::vector<std::vector<int64_t>> shipped_rational_poles() {
-  return {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}};
+  return {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}, {1, 2, 2}};
 }
 
 /// Our stages for a rows × cols matrix after Schatten-4 normalization. They pass `validate_rational` in float32,

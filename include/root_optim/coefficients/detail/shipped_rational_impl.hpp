@@ -43,8 +43,8 @@ inline const ShippedPlan& shipped_plan_of(const ShippedRationalClass& shapes,
   }
   TORCH_CHECK(
       false,
-      "root_optim::shipped_rational: expected the poles {2}, {3}, {1, 1}, {1, 2}, {2, 2} or "
-      "{2, 3} of its stages, got others, of ",
+      "root_optim::shipped_rational: expected the poles {2}, {3}, {1, 1}, {1, 2}, {2, 2}, "
+      "{2, 3} or {1, 2, 2} of its stages, got others, of ",
       poles.size(), " stages");
 }
 
