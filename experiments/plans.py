@@ -53,6 +53,7 @@ OPTIMIZERS = {
     "ROOT as published": dict(optimizer="root_paper"),
     "ROOT": dict(optimizer="root"),
 }
+UNBALANCED = dict(optimizer="root", update_beta=0)
 TUNING_SEED = 7
 
 # What `tuning` chooses from, on clean data: as many candidates for each.
@@ -71,10 +72,10 @@ CANDIDATES = {
     "Muon": [dict(optimizer="muon", lr=rate) for rate in WIDE_RATES],
     "Muon, tuned momentum": with_rates(dict(optimizer="muon"), "momentum", (0.8, 0.85, 0.9)),
     "Muon, rising momentum": with_rates(dict(optimizer="muon"), "momentum_warmup", RISES),
-    "ROOT, momentum .95": [dict(optimizer="root", momentum=0.95, lr=rate) for rate in WIDE_RATES],
+    "ROOT, momentum .95": [UNBALANCED | dict(momentum=0.95, lr=rate) for rate in WIDE_RATES],
     "ROOT, rising momentum":
-        with_rates(dict(optimizer="root", momentum=0.95), "momentum_warmup", RISES),
-    "ROOT, tuned momentum": with_rates(dict(optimizer="root"), "momentum", (0.8, 0.85, 0.9)),
+        with_rates(UNBALANCED | dict(momentum=0.95), "momentum_warmup", RISES),
+    "ROOT, tuned momentum": with_rates(UNBALANCED, "momentum", (0.8, 0.85, 0.9)),
     "ROOT, tuned, balanced":
         with_rates(dict(optimizer="root", update_beta=0.95), "momentum", (0.8, 0.85, 0.9)),
 }
@@ -178,13 +179,13 @@ class Planner:
                                                                 momentum_warmup=f"{start}:{steps}")
         few = ("constant 0.7", "constant 0.8", "constant 0.85", "constant 0.9", "constant 0.95",
                "from 0.85 over 600", "from 0.85 over 1500", "from 0.85 over 3000")
-        return Plan([self.run(size, label, TUNING_SEED, dict(optimizer="root", lr=rate) | changes)
+        return Plan([self.run(size, label, TUNING_SEED, UNBALANCED | dict(lr=rate) | changes)
                      for size in ("narrow", "narrow, long") for label, changes in variants.items()
                      if size == "narrow" or label in few], baselines=())
 
     def parts(self):
         """What each part of ROOT adds to the loss on clean text, at one momentum and rate."""
-        base = dict(optimizer="root", momentum=0.85, lr=32e-3)
+        base = UNBALANCED | dict(momentum=0.85, lr=32e-3)
         balanced = dict(update_beta=0.95)
         split, wider, none = (dict(filter=f, place="gradient" if f != "none" else "momentum")
                               for f in ("scaled:3:3", "scaled:5:3", "none"))
@@ -211,8 +212,8 @@ class Planner:
         lower = dict(momentum=0.85, lr=16e-3)
         return {label: self.chosen[label] for label in CANDIDATES} | {
             "Muon, lower momentum": dict(optimizer="muon") | lower,
+            "ROOT, unbalanced": UNBALANCED | lower,
             "ROOT": dict(optimizer="root") | lower,
-            "ROOT, balanced": dict(optimizer="root", update_beta=0.95) | lower,
             "ROOT, tuned, all gradients": guarded,
             "ROOT, tuned, gate": guarded | dict(gate="1.4:1"),
             "ROOT, tuned, gate of three": guarded | dict(gate="1.4:3"),
@@ -237,8 +238,8 @@ class Planner:
         kinds = ("batch:3:1", "spikes:5", "random:0.2:1", "heavy:0.5", "heavy:4", "rank:4:10",
                  "batch:10:1", "spikes:1", "rank:4:1")
         contestants = {label: changes for label, changes in self.contestants().items()
-                       if label in ("AdamW, clipped", "Muon", "Muon, tuned momentum", "ROOT",
-                                    "ROOT, tuned, all gradients", "ROOT, tuned, gate",
+                       if label in ("AdamW, clipped", "Muon", "Muon, tuned momentum", "ROOT, unbalanced",
+                                    "ROOT", "ROOT, tuned, all gradients", "ROOT, tuned, gate",
                                     "ROOT, tuned, gate of three")}
         runs = [self.run("narrow", label, seed,
                          changes | ({} if group == "clean" else dict(noise=group)), group=group)
@@ -249,7 +250,7 @@ class Planner:
 
     def others(self):
         """The rule of parameters that are no matrices, and the decay: one thing changed at a time."""
-        base = dict(optimizer="root", momentum=0.85, lr=16e-3)
+        base = UNBALANCED | dict(momentum=0.85, lr=16e-3)
         variants = {"as it is": {}, "rate × 1/2": dict(adamw_lr_ratio=0.5),
                     "rate × 2": dict(adamw_lr_ratio=2.0), "rate × 4": dict(adamw_lr_ratio=4.0),
                     "β₂ = .9": dict(beta2=0.9), "β₂ = .99": dict(beta2=0.99),
@@ -267,7 +268,7 @@ class Planner:
 
     def ranks(self):
         """What joins the gradients of ranks of which each has heavy tails of its own, or one sends garbage."""
-        base = dict(optimizer="root", momentum=0.85, lr=16e-3)
+        base = UNBALANCED | dict(momentum=0.85, lr=16e-3)
         heavy = {"no split": base | dict(filter="none", place="momentum"), "of the mean": base,
                  "of each rank and of the mean": base | dict(filter_ranks=True),
                  "median of ranks": base | dict(median_of_ranks=True)}
@@ -417,8 +418,8 @@ class Planner:
                     "ROOT, published split q = .85": dict(optimizer="root", filter="quantile:.85",
                                                           place="momentum"),
                     "Muon, lower momentum": dict(optimizer="muon", momentum=0.85),
-                    "ROOT, momentum .95": dict(optimizer="root", momentum=0.95),
-                    "ROOT, balanced": dict(optimizer="root", update_beta=0.95)}).items()]
+                    "ROOT, momentum .95": UNBALANCED | dict(momentum=0.95),
+                    "ROOT, unbalanced": UNBALANCED}).items()]
         return Plan(runs, metric="validation_accuracy")
 
     def precision_along_training(self):

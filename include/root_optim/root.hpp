@@ -17,7 +17,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// ROOT: an outlier split of the gradient, by rows and columns, a momentum of .85 and AdaNewton.
+/// ROOT: an outlier split of the gradient, by rows and columns, a momentum of .85, AdaNewton, and updates balanced
+/// over rows and columns.
 using Root = OrthogonalizedOptimizer<SoftThreshold, AdaNewton>;
 using RootOptions = Root::Options;  ///< of a group of `Root`
 

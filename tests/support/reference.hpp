@@ -55,6 +55,7 @@ struct MatrixRule {
   std::vector<Triple> schedule = std::vector<Triple>(5, kJordan);
   std::vector<Stage> stages;  // in place of the triples, if there are any
   Scale scale = Scale::MatchRmsAdamW;
+  double update_beta = 0;  // of the balance; 0: none
 };
 
 /// The value at rank q (N - 1) of the sorted |U|, interpolated linearly between its neighbors.
@@ -196,10 +197,21 @@ inline double scale_of(Scale scale, int64_t rows, int64_t cols) {
   throw std::logic_error("unreachable");
 }
 
-/// One matrix parameter and its momentum.
+/// One matrix parameter and its state.
 struct Matrix {
   at::Tensor parameter;
   at::Tensor momentum = at::zeros_like(parameter);
+  at::Tensor row_moment = at::zeros({parameter.size(0)}, at::kDouble);
+  at::Tensor column_moment = at::zeros({parameter.size(1)}, at::kDouble);
+
+  /// Y_ij = X_ij / sqrt(R_i C_j / mean R), as long as X, with the moments R and C of its rows and columns.
+  at::Tensor balanced(const at::Tensor& x, double beta) {
+    row_moment = beta * row_moment + (1.0 - beta) * (x * x).mean(1);
+    column_moment = beta * column_moment + (1.0 - beta) * (x * x).mean(0);
+    const at::Tensor y =
+        x / at::sqrt(row_moment.unsqueeze(1) * column_moment.unsqueeze(0) / row_moment.mean());
+    return y * (norm_of(x) / norm_of(y));
+  }
 
   void step(const at::Tensor& raw, const MatrixRule& rule) {
     const double mu = rule.momentum;
@@ -214,9 +226,9 @@ struct Matrix {
       u = rule.ema ? (1.0 - mu) * gradient + mu * momentum : gradient + mu * momentum;
     }
     const at::Tensor body = rule.split_gradient ? u : split_off_outliers(u, rule);
-    const at::Tensor x = rule.stages.empty()
-                             ? orthogonalize(body, rule.schedule, rule.start, rule.eps)
-                             : orthogonalize(body, rule.stages);
+    at::Tensor x = rule.stages.empty() ? orthogonalize(body, rule.schedule, rule.start, rule.eps)
+                                       : orthogonalize(body, rule.stages);
+    if (rule.update_beta > 0) x = balanced(x, rule.update_beta);
     const double scale = scale_of(rule.scale, parameter.size(0), parameter.size(1));
     parameter = (1.0 - rule.lr * rule.weight_decay) * parameter - rule.lr * scale * x;
   }

@@ -84,15 +84,17 @@ struct OptimizerDefaults {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
   static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
   static constexpr double momentum = 0.95;                          ///< μ
+  static constexpr double update_beta = 0;                          ///< not balanced
 };
 
-/// Root's: with the lower momentum the mean loss was lower in each comparison of docs/results.md ("momentum",
-/// "competitors", "long", "vision").
+/// Root's: with the lower momentum and with balanced updates the mean loss of language models was lower in each
+/// comparison of docs/results.md ("momentum", "competitors", "long").
 template <>
 struct OptimizerDefaults<SoftThreshold, AdaNewton> {
   static constexpr MomentumForm momentum_form = MomentumForm::Sum;  ///< M ← μM + B
   static constexpr LrScale scale = LrScale::MatchRmsAdamW;          ///< takes AdamW's lr
   static constexpr double momentum = 0.85;                          ///< μ
+  static constexpr double update_beta = 0.95;                       ///< β of the balance
 };
 
 /// Muon's defaults, those of torch.optim.Muon. They stand here, so that code which forms the pair
@@ -102,6 +104,7 @@ struct OptimizerDefaults<NoFilter, NewtonSchulz> {
   static constexpr MomentumForm momentum_form = MomentumForm::Ema;  ///< M ← μM + (1 − μ)B
   static constexpr LrScale scale = LrScale::Original;               ///< √max(1, rows/cols)
   static constexpr double momentum = 0.95;                          ///< μ
+  static constexpr double update_beta = 0;                          ///< not balanced
 };
 
 /// Options of a parameter group: everything a step needs to know.
@@ -174,8 +177,8 @@ class OrthogonalizedOptions : public torch::optim::OptimizerCloneableOptions<
   TORCH_ARG(LrScale, scale) = Defaults::scale;
   /// β of the second moments that balance the rows and columns of a matrix's update
   /// (update_balance.hpp); 0: no balancing. Costs rows + columns numbers of state a matrix. Range: [0,
-  /// 1). Default: 0.
-  TORCH_ARG(double, update_beta) = 0;
+  /// 1). Default: 0; 0.95 for Root.
+  TORCH_ARG(double, update_beta) = Defaults::update_beta;
   /// The outlier filter. Default: as constructed.
   TORCH_ARG(OutlierFilter, filter);
   /// Where the filter acts. Default: Gradient (docs/results.md has the comparison).

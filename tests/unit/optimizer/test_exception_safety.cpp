@@ -59,13 +59,9 @@ struct Model {
     for (const at::Tensor& p : parameters) {
       Snapshot snapshot{p.detach().clone(), {}};
       if (const ParamState* state = root_optim::detail::state_of(optimizer, p)) {
-        snapshot.state = *state;
         // What a failed first step leaves behind, zeros, is the state of no step.
-        if (state->step() == 0) snapshot.state = ParamState();
-        for (at::Tensor* tensor : {&snapshot.state.momentum_buffer(), &snapshot.state.exp_avg(),
-                                   &snapshot.state.exp_avg_sq(), &snapshot.state.skipped(),
-                                   &snapshot.state.non_finite(), &snapshot.state.master()}) {
-          if (tensor->defined()) *tensor = tensor->clone();
+        if (state->step() > 0) {
+          snapshot.state = static_cast<const ParamState&>(*state->clone());
         }
       }
       result.push_back(std::move(snapshot));

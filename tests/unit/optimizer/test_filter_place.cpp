@@ -48,7 +48,7 @@ TEST_CASE("a filter on the gradient acts before the momentum", "[filter_place]")
     auto options = Unfiltered::Options(0.1)
                        .layout(layout)
                        .momentum(RootOptions().momentum())
-                       .momentum_form(MomentumForm::Sum);
+                       .update_beta(RootOptions().update_beta());
     Unfiltered by_hand({q}, options);
     for (uint64_t t = 1; t <= 3; ++t) {
       const at::Tensor gradient = test::gaussian({24, 6, 3}, 10 + t).to(on(device, dtype));
@@ -115,8 +115,10 @@ TEST_CASE("a filter on all gradients leaves matrices to their layout", "[filter_
     const at::Tensor p = test::parameter(start), q = test::parameter(start);
     const MatrixLayout layout = MatrixLayout().split_rows(3);
     Root root({p}, RootOptions(0.1).filter_place(place).layout(layout));
-    Unfiltered by_hand({q},
-                       Unfiltered::Options(0.1).layout(layout).momentum(RootOptions().momentum()));
+    Unfiltered by_hand({q}, Unfiltered::Options(0.1)
+                                .layout(layout)
+                                .momentum(RootOptions().momentum())
+                                .update_beta(RootOptions().update_beta()));
     const at::Tensor gradient = test::gradient_of({24, 18}, 1);
     test::set_gradient(p, gradient);
     test::set_gradient(q, filtered_by_hand(gradient, SoftThreshold(), 3));

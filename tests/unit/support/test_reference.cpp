@@ -39,6 +39,7 @@ struct Case {
 MatrixRule root_rule(int64_t rows, int64_t cols) {
   MatrixRule rule;
   rule.momentum = RootOptions().momentum();
+  rule.update_beta = RootOptions().update_beta();
   rule.start = test::reference::Start::Schatten8;
   rule.schedule = test::triples(AdaNewton().quintics(rows, cols, Precision::Float64));
   rule.split = test::reference::Split::Scaled;
@@ -128,6 +129,9 @@ std::vector<Case<RootOptions>> root_cases(Shape shape, Iteration iteration) {
           "scale spectral", base, rule, [](auto& o) { o.scale(LrScale::Spectral); },
           [](auto& r) { r.scale = Scale::Spectral; }),
       changed(
+          "not balanced", base, rule, [](auto& o) { o.update_beta(0); },
+          [](auto& r) { r.update_beta = 0; }),
+      changed(
           "no scale", base, rule, [](auto& o) { o.scale(LrScale::Unscaled); },
           [](auto& r) { r.scale = Scale::None; }),
   };
@@ -205,6 +209,13 @@ void follow(const Case<typename Optimizer::Options>& test_case, Shape shape, at:
   CHECK(state.step() == kSteps);
   CHECK_THAT(state.momentum_buffer(),
              test::close_to(reference.momentum, tolerance(Quantity::Momentum, dtype)));
+  CHECK(state.row_moment().defined() == (test_case.rule.update_beta > 0));
+  if (test_case.rule.update_beta > 0) {  // their roots are sizes of rows and columns of a direction
+    CHECK_THAT(state.row_moment().sqrt(),
+               test::close_to(reference.row_moment.sqrt(), tolerance(quantity, dtype)));
+    CHECK_THAT(state.column_moment().sqrt(),
+               test::close_to(reference.column_moment.sqrt(), tolerance(quantity, dtype)));
+  }
 }
 
 }  // namespace
