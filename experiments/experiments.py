@@ -226,11 +226,14 @@ def chosen_candidates(out, name):
     return {}
 
 
-def changes_of(row, candidates):
+def changes_of(label, row, candidates):
     """The candidate whose settings a row of runs.csv has."""
-    return next((changes for changes in candidates
-                 if all(str(row.get(k, "")) == (f"{v:.6g}" if isinstance(v, float) else str(v))
-                        for k, v in changes.items())), candidates[0])
+    for changes in candidates:
+        if all(str(row.get(k, "")) == (f"{v:.6g}" if isinstance(v, float) else str(v))
+               for k, v in changes.items()):
+            return changes
+    sys.exit(f"no candidate of {label} has the settings of the best run that was found: "
+             "repeat the experiment that chooses (plans.py)")
 
 
 def main():
@@ -269,7 +272,7 @@ def main():
             failed += tune(plans.Planner(arguments.quick, {}, bool(data["vit"])), pool, folder,
                            command)
         else:
-            chosen = {label: changes_of(row, candidates[label])
+            chosen = {label: changes_of(label, row, candidates[label])
                       for file, candidates in (("tuning", plans.CANDIDATES),
                                                ("finetune_rates", plans.FINETUNING_CANDIDATES))
                       for label, row in chosen_candidates(out, file).items()

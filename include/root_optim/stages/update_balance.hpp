@@ -35,8 +35,8 @@ struct BalancedUpdate {
 ///          ratios count. Not differentiable.
 /// Degenerate: a row or column that was always zero stays zero; a zero matrix stays zero. What is below 1e-15
 ///          of 1, as no entry of an orthogonalized matrix is that counts, may round to zero.
-/// Cost:    on the CPU two reads of x and one in which it is written; elsewhere about ten operators with
-///          temporaries of x's size. rows + cols numbers of state a matrix.
+/// Cost:    on the CPU two reads of x and one in which it is written; elsewhere, and for an x with gaps, some twenty
+///          operators with a temporary of x's size. rows + cols numbers of state a matrix.
 /// Reference: NorMuon, arXiv 2510.05491 (rows); Adafactor, arXiv 1804.04235 (rows × columns).
 /// @param beta β, in [0, 1).
 /// @throws c10::Error for moments of another shape and for beta out of its range.

@@ -44,12 +44,14 @@ TEST_CASE("rows and columns are divided by the size that they usually have", "[u
   // One vector and less, several with a rest, and parts of rows for several threads.
   const auto [m, n] = GENERATE(table<int64_t, int64_t>({{5, 7}, {3, 100}, {300, 460}, {1, 9}}));
   const bool tall = GENERATE(false, true), overwrite = GENERATE(false, true);
+  const bool gaps = GENERATE(false, true);  // where the kernel of the CPU cannot go
   const at::Tensor gaussian = test::gaussian({2, m, n}, 1);
   const at::Tensor x = tall ? gaussian.transpose(1, 2) : gaussian;
   const at::Tensor r = test::gaussian({2, x.size(1)}, 2).square();
   const at::Tensor c = test::gaussian({2, x.size(2)}, 3).square();
   const auto options = on(device, dtype);
-  const at::Tensor given = x.to(options, /*non_blocking=*/false, /*copy=*/true);
+  at::Tensor given = x.to(options, /*non_blocking=*/false, /*copy=*/true);
+  if (gaps) given = at::stack({given, given}, -1).select(-1, 0);
   const at::Tensor kept = given.clone();
   const BalancedUpdate result =
       balance_update(given, {r.to(options), c.to(options)}, 0.75, {nullptr, overwrite, nullptr});

@@ -80,9 +80,13 @@ class BlockMoments {
     rows_.push_back(next.rows.reshape({k, -1}));
     cols_.push_back(next.cols.reshape({k, -1}));
   }
-  UpdateMoments kept() const { return {at::cat(rows_, 1), at::cat(cols_, 1)}; }
+  UpdateMoments kept() const { return {joined(rows_), joined(cols_)}; }
 
  private:
+  static at::Tensor joined(const std::vector<at::Tensor>& parts) {
+    return parts.size() == 1 ? parts.front() : at::cat(parts, 1);
+  }
+
   UpdateMoments all_;
   int64_t row_ = 0, col_ = 0;
   std::vector<at::Tensor> rows_, cols_;

@@ -6,6 +6,7 @@
 
 #include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -149,14 +150,16 @@ ROOT_OPTIM_INLINE BalancedUpdate balance_update(const at::Tensor& x, const Updat
   BalancedUpdate result;
   result.moments.rows = moments.rows.mul(beta).add_(square.mean(2), 1 - beta);
   result.moments.cols = moments.cols.mul(beta).add_(square.mean(1), 1 - beta);
-  const at::Tensor& r = result.moments.rows;
-  const at::Tensor shorten_rows =
-      r.div(r.mean(1, /*keepdim=*/true).clamp_min_(least)).clamp_min_(least).rsqrt_().unsqueeze(2);
-  const at::Tensor shorten_cols = result.moments.cols.clamp_min(least).rsqrt_().unsqueeze(1);
-  at::Tensor y = x.mul(shorten_rows).mul_(shorten_cols);
+  const auto shorten = [](const at::Tensor& r) {  // the square of the weight
+    return r.div(r.mean(1, /*keepdim=*/true).clamp_min_(least)).clamp_min_(least).reciprocal_();
+  };
+  at::Tensor rows = shorten(result.moments.rows).unsqueeze(2);
+  const at::Tensor cols = shorten(result.moments.cols).unsqueeze(1);
   const at::Tensor before = square.sum({1, 2}, /*keepdim=*/true);
-  const at::Tensor after = y.square().sum({1, 2}, /*keepdim=*/true).clamp_min_(least);
-  result.matrices = y.mul_(before.div(after).sqrt_());
+  const at::Tensor after =
+      at::bmm(at::bmm(rows.transpose(1, 2), square), cols.transpose(1, 2)).clamp_min_(least);
+  rows = rows.mul(before.div(after)).sqrt_();
+  result.matrices = (scratch.overwrite ? x : x.clone()).mul_(rows).mul_(cols.sqrt());
   return result;
 }
 
