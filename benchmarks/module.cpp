@@ -61,11 +61,12 @@ auto make_optimizer(const Tensors& matrices, const Tensors& others, const Filter
   return make_optimizer(matrices, others, filter, orthogonalizer, [](auto&) {});
 }
 
-/// Turns on the stages that are off by default: one by its option's name, or "all".
+/// Turns on the stages that are off by default: one by its option's name, or "all"; "update_beta(0)" turns off the
+/// one that is on.
 void turn_on(root_optim::RootOptions& options, const std::string& stage) {
   const auto is = [&](const char* name) { return stage == name || stage == "all"; };
   if (is("momentum_warmup")) options.momentum_warmup(1000);
-  if (is("update_beta")) options.update_beta(0.95);
+  if (stage == "update_beta(0)") options.update_beta(0);
   if (is("gate")) options.gate(1.4);
   if (is("filter_place")) options.filter_place(root_optim::FilterPlace::AllGradients);
 }

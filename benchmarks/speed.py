@@ -20,8 +20,8 @@ from optimizers import (Ours, Problem, TorchAdamW, TorchMuon, as_matrix, load_mo
 
 COLUMNS = ["param_set", "method", "dtype", "threads", "ms_per_step", "ratio_vs_best_torch_muon",
            "mean_relative_error", "peak_extra_bytes", "operators"]
-# Off by default; as module.cpp's turn_on has them.
-STAGES = ("momentum_warmup", "update_beta", "gate", "filter_place", "all")
+# As module.cpp's turn_on has them.
+STAGES = ("momentum_warmup", "gate", "filter_place", "all", "update_beta(0)")
 
 
 def seconds(work, times=1):

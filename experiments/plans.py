@@ -80,6 +80,8 @@ CANDIDATES = {
         with_rates(dict(optimizer="root", update_beta=0.95), "momentum", (0.8, 0.85, 0.9)),
 }
 # What `finetune_rates` chooses from: as many rates for each, a factor of two apart.
+FINETUNERS = {label: OPTIMIZERS[label] for label in ("AdamW", "Muon")} | {
+    "Muon, lower momentum": dict(optimizer="muon", momentum=0.85), "ROOT": OPTIMIZERS["ROOT"]}
 FINETUNED = {"all weights": {}, "adapters": dict(adapters=8)}
 FIRST_FINETUNING_RATE = {("all weights", "adamw"): 1e-3, ("all weights", "muon"): 2e-3,
                          ("all weights", "root"): 2e-3, ("adapters", "adamw"): 4e-3,
@@ -89,7 +91,7 @@ FINETUNING_CANDIDATES = {
                          dict(lr=FIRST_FINETUNING_RATE[what, changes["optimizer"]] * 2**i)
                          for i in range(5)]
     for what in FINETUNED
-    for label, changes in OPTIMIZERS.items() if label != "ROOT as published"}
+    for label, changes in FINETUNERS.items()}
 COMPETITORS = ("Muon", "Muon, tuned momentum", "Muon, lower momentum")
 TUNED_STEPS = {"small": 600, "tiny": 300, "vit": 400, "resnet": 400}
 FIRST_RATES = (4e-3, 8e-3, 16e-3)
@@ -296,7 +298,7 @@ class Planner:
                      for rate in (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)], baselines=())
 
     def trained_on_first_text(self, label, seed):
-        return self.run("narrow", label, seed, OPTIMIZERS[label] | dict(evaluations=1),
+        return self.run("narrow", label, seed, FINETUNERS[label] | dict(evaluations=1),
                         files=("weights",), texts=(0, 1))
 
     def finetuning_run(self, label, changes, seed, trained_by, group):
@@ -313,12 +315,12 @@ class Planner:
 
     def finetune(self):
         """A model trained on the first text goes on with the second."""
-        names = ("AdamW", "Muon", "ROOT")
         return Plan([self.finetuning_run(label, self.chosen[f"{label}, {what}"], seed,
                                          label if own else "AdamW",
                                          f"{what}, from {'its own' if own else 'AdamW’s'} weights")
                      for seed in self.seeds(5) for what in FINETUNED for own in (False, True)
-                     for label in names], baselines=("AdamW", "Muon"))
+                     for label in FINETUNERS],
+                    baselines=("AdamW", "Muon", "Muon, lower momentum"))
 
     def lm(self):
         runs = []

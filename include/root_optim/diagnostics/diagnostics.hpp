@@ -110,7 +110,7 @@ struct MatrixReport {
   double outlier_share;  ///< share of the entries that the filter changes, of U or the gradient
   double outlier_norm;   ///< ‖U − B‖_F / ‖U‖_F, or the same of the gradient (FilterPlace)
   double direction_cosine;  ///< cosine between the exact polar factors with and without the filter
-  double spectral_norm;     ///< σ_max of the orthogonalized matrix X
+  double spectral_norm;     ///< σ_max of the orthogonalized matrix X, before the balance
   double relative_error;    ///< of X against the exact polar factor of B
   double learning_rate_scale;  ///< the factor of lr for the matrix: see LrScale
 };

@@ -46,6 +46,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///     M ← μM + B (or the EMA form)               the momentum: momentum.hpp
 ///     U = B + μM with Nesterov, else U = M       the matrix that is orthogonalized
 ///     X = orthogonalizer(U)                      ≈ the polar factor of U: ada_newton.hpp, …
+///     X ← balance(X)                             with `update_beta`, Root's default: update_balance.hpp
 ///     p ← (1 − lr·λ) p − lr·s(rows, cols)·X      λ is not scaled by s: update.hpp
 ///
 /// With FilterPlace::Momentum the momentum is that of G, and X that of filter(U), as ROOT was published.
@@ -61,7 +62,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///  - groups are added through this type: LibTorch >= 2.10 replaces the options of a group that is added
 ///    through torch::optim::Optimizer&, so step() refuses it.
 ///
-/// State:     one buffer for a matrix, two for AdamW, in float32 (float64 for float64 parameters), and
+/// State:     one buffer for a matrix, and rows + columns numbers for its balance, two for AdamW, in float32 (float64 for float64 parameters), and
 ///            two counters; with `master_weights` one more for a parameter in half precision. On the CPU a step also keeps its memory for the next one;
 ///            `release_workspace` frees it.
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16 or float16, with any strides that

@@ -19,8 +19,8 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
-/// What the optimizer keeps for a parameter. A matrix has a momentum buffer, any other parameter two
-/// moments; the rest is undefined. Unless noted, tensors have the parameter's shape. They are on its
+/// What the optimizer keeps for a parameter. A matrix has a momentum buffer and, with `update_beta`, moments of its
+/// rows and columns, any other parameter two moments; the rest is undefined. Unless noted, tensors have the parameter's shape. They are on its
 /// device, in float64 for a float64 parameter and in float32 for any other. Counters are integers on its
 /// device, where they are counted: reading them waits for the device.
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {

@@ -39,7 +39,7 @@ struct BalancedUpdate {
 ///          operators with a temporary of x's size. rows + cols numbers of state a matrix.
 /// Reference: NorMuon, arXiv 2510.05491 (rows); Adafactor, arXiv 1804.04235 (rows × columns).
 /// @param beta β, in [0, 1).
-/// @throws c10::Error for moments of another shape and for beta out of its range.
+/// @throws c10::Error for moments of another shape, dtype or device, and for beta out of its range.
 BalancedUpdate balance_update(const at::Tensor& x, const UpdateMoments& moments, double beta,
                               const Scratch& scratch = {});
 

@@ -27,8 +27,6 @@ const ParamState& state_of(const Root& optimizer, const at::Tensor& p) {
   return static_cast<const ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
 }
 
-}  // namespace
-
 /// The definition, in float64: the moments and the update of one matrix.
 BalancedUpdate defined_balance(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& cols,
                                double beta) {
@@ -37,6 +35,15 @@ BalancedUpdate defined_balance(const at::Tensor& x, const at::Tensor& rows, cons
   at::Tensor y = x / (r.unsqueeze(1) * c / r.mean()).sqrt();
   return {{r, c}, y * (x.norm() / y.norm())};
 }
+
+/// Orthogonalizes nothing, and gives back what it gets.
+struct GivesBack {
+  static constexpr const char* name = "gives_back";
+  at::Tensor operator()(const at::Tensor& x, Scratch) const { return x; }
+  at::Tensor operator()(const at::Tensor& x) const { return x; }
+};
+
+}  // namespace
 
 TEST_CASE("rows and columns are divided by the size that they usually have", "[update_balance]") {
   const at::Device device = GENERATE(from_range(test::devices()));
@@ -90,8 +97,22 @@ TEST_CASE("balance_update names what it cannot take", "[update_balance][errors]"
   CHECK_THROWS_WITH(balance_update(x, {at::ones({2, 3}), at::ones({2, 3})}, 0.5),
                     test::contains("root_optim::balance_update: expected moments of the rows and "
                                    "columns of [2, 3, 4], got [2, 3] and [2, 3]"));
+  CHECK_THROWS_WITH(
+      balance_update(x, {at::ones({2, 3}, at::kDouble), at::ones({2, 4})}, 0.5),
+      test::contains("expected moments in Float on cpu, as the matrices, got Double"));
   CHECK_THROWS_WITH(balance_update(x, {at::ones({2, 3}), at::ones({2, 4})}, 1),
                     test::contains("expected 0 <= beta < 1, got 1"));
+}
+
+TEST_CASE("a balance never writes the momentum", "[update_balance]") {
+  using Plain = OrthogonalizedOptimizer<NoFilter, GivesBack>;
+  const at::Tensor p = parameter({16, 24}, 1);
+  Plain optimizer({p}, Plain::Options(0.1).nesterov(false).update_beta(0.9));
+  const at::Tensor gradient = test::gaussian({16, 24}, 2);
+  test::set_gradient(p, gradient);
+  optimizer.step();
+  const auto& state = static_cast<const ParamState&>(*optimizer.state().begin()->second);
+  CHECK_THAT(state.momentum_buffer(), test::same_as(gradient));
 }
 
 TEST_CASE("every matrix of a parameter has moments of its own", "[update_balance]") {

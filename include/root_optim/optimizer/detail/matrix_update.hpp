@@ -147,6 +147,7 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
       matrices = applied(filter, std::move(matrices), scratch);
       scratch.overwrite = takes_scratch<Filter>;
     }
+    const auto* const input = matrices.storage().unsafeGetStorageImpl();
     matrices = applied(orthogonalizer, std::move(matrices), scratch);
     TORCH_CHECK(matrices.defined() && matrices.sizes() == c10::IntArrayRef(shape) &&
                     is_supported(matrices.scalar_type()),
@@ -158,7 +159,10 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
                     : std::string("no tensor"));
     if (failed.defined()) guard.give_up(failed);
     if (moments) {
-      scratch.overwrite = takes_scratch<Orthogonalizer>;
+      // A policy may give its input back, which is not always ours.
+      scratch.overwrite = takes_scratch<Orthogonalizer> &&
+                          matrices.is_non_overlapping_and_dense() &&
+                          (scratch.overwrite || matrices.storage().unsafeGetStorageImpl() != input);
       BalancedUpdate balanced = balance_update(as_dtype(matrices, dtype), moments->of(shape),
                                                options.update_beta(), scratch);
       moments->keep(balanced.moments);

@@ -6,7 +6,6 @@
 
 #include <ATen/Dispatch.h>  // AT_DISPATCH_FLOATING_TYPES
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
@@ -57,11 +56,12 @@ T weighed_squares(const T* x, const T* w, int64_t n) {
 
 /// moments ← β·old + (1 − β)·sums/count; returns 1/√(moments/their mean).
 template <class T>
-std::vector<T> next_moments(const std::vector<T>& sums, int64_t count, T beta, const T* old,
+std::vector<T> next_moments(const std::vector<T>& sums, int64_t count, double beta, const T* old,
                             T* moments) {
   const auto size = static_cast<int64_t>(sums.size());
   for (int64_t i = 0; i < size; ++i) {
-    moments[i] = beta * old[i] + (1 - beta) * (sums.data()[i] / static_cast<T>(count));
+    moments[i] = static_cast<T>(beta) * old[i] +
+                 static_cast<T>(1 - beta) * (sums.data()[i] / static_cast<T>(count));
   }
   const auto least = static_cast<T>(least_moment);
   const T mean =
@@ -74,7 +74,7 @@ std::vector<T> next_moments(const std::vector<T>& sums, int64_t count, T beta, c
 
 /// One matrix of m rows and n columns; x and y may be the same.
 template <class T>
-void balance(const T* x, int64_t m, int64_t n, T beta, const T* old_rows, const T* old_columns,
+void balance(const T* x, int64_t m, int64_t n, double beta, const T* old_rows, const T* old_columns,
              T* rows, T* columns, T* y) {
   const RowParts parts(m, n);
   std::vector<T> row_storage = zeros<T>(m);
@@ -123,8 +123,8 @@ inline BalancedUpdate balance_on_cpu(const at::Tensor& x, const at::Tensor& entr
     const scalar_t* const from = entries.data_ptr<scalar_t>();
     scalar_t* const y = to.data_ptr<scalar_t>();
     for_each_parallel(entries.size(0), [&](int64_t k) {
-      balance(from + k * m * n, m, n, static_cast<scalar_t>(beta), from_rows + k * m,
-              from_columns + k * n, to_rows + k * m, to_columns + k * n, y + k * m * n);
+      balance(from + k * m * n, m, n, beta, from_rows + k * m, from_columns + k * n,
+              to_rows + k * m, to_columns + k * n, y + k * m * n);
     });
   });
   return result;
@@ -139,6 +139,12 @@ ROOT_OPTIM_INLINE BalancedUpdate balance_update(const at::Tensor& x, const Updat
                   moments.cols.size(1) == x.size(2),
               "root_optim::balance_update: expected moments of the rows and columns of ", x.sizes(),
               ", got ", moments.rows.sizes(), " and ", moments.cols.sizes());
+  for (const at::Tensor& moment : {moments.rows, moments.cols}) {
+    TORCH_CHECK(moment.scalar_type() == x.scalar_type() && moment.device() == x.device(),
+                "root_optim::balance_update: expected moments in ", x.scalar_type(), " on ",
+                x.device(), ", as the matrices, got ", moment.scalar_type(), " on ",
+                moment.device());
+  }
   TORCH_CHECK(beta >= 0 && beta < 1, "root_optim::balance_update: expected 0 <= beta < 1, got ",
               beta);
   const at::Tensor entries = detail::cpu_entries(x);
@@ -153,13 +159,12 @@ ROOT_OPTIM_INLINE BalancedUpdate balance_update(const at::Tensor& x, const Updat
   const auto shorten = [](const at::Tensor& r) {  // the square of the weight
     return r.div(r.mean(1, /*keepdim=*/true).clamp_min_(least)).clamp_min_(least).reciprocal_();
   };
-  at::Tensor rows = shorten(result.moments.rows).unsqueeze(2);
+  const at::Tensor rows = shorten(result.moments.rows).unsqueeze(2);
   const at::Tensor cols = shorten(result.moments.cols).unsqueeze(1);
   const at::Tensor before = square.sum({1, 2}, /*keepdim=*/true);
-  const at::Tensor after =
-      at::bmm(at::bmm(rows.transpose(1, 2), square), cols.transpose(1, 2)).clamp_min_(least);
-  rows = rows.mul(before.div(after)).sqrt_();
-  result.matrices = (scratch.overwrite ? x : x.clone()).mul_(rows).mul_(cols.sqrt());
+  const at::Tensor after = square.mul_(rows).mul_(cols).sum({1, 2}, /*keepdim=*/true);
+  const at::Tensor row_weights = rows.mul(before.div(after.clamp_min(least))).sqrt_();
+  result.matrices = (scratch.overwrite ? x : x.clone()).mul_(row_weights).mul_(cols.sqrt());
   return result;
 }
 
