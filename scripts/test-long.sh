@@ -125,7 +125,7 @@ run_ranks() {
     printf 'ThreadSanitizer does not find a data race made on purpose\n'
     return 1
   fi
-  "$program" "~*kill*"
+  "$program" "~[race]~*kill*"
 }
 
 # In the build of the fuzzers. As whole programs: under the sanitizers LibTorch takes seconds to load.

@@ -8,7 +8,7 @@
 #include <root_optim/root_optim.hpp>
 
 // Two ranks write into the options of one optimizer: it must be reported.
-TEST_CASE("a race on purpose", "[.]") {
+TEST_CASE("a race on purpose", "[.][race]") {
   const test::Model model;
   root_optim::Root shared(model.groups(root_optim::RootOptions()));
   test::on_all_ranks(2, [&](int rank, const test::Group&) {
