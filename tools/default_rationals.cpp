@@ -84,7 +84,8 @@ constexpr AspectClass kClasses[] = {{"1:1", 1, 1.414, 1},
                                     {"1:8", 5.657, 1e30, 8}};
 
 /// Cheapest first.
-const std::vector<std::vector<int64_t>> kPlans = {{2}, {3}, {1, 1}, {1, 2}, {2, 2}, {2, 3}, {1, 2, 2}};
+const std::vector<std::vector<int64_t>> kPlans = {{2},    {3},    {1, 1},   {1, 2},
+                                                  {2, 2}, {2, 3}, {1, 2, 2}};
 
 int64_t shorter_side(const tools::MomentumSpectrum& s) { return (std::min)(s.rows, s.cols); }
 

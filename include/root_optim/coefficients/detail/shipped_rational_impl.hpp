@@ -41,11 +41,10 @@ inline const ShippedPlan& shipped_plan_of(const ShippedRationalClass& shapes,
     }
     if (same) return plan;
   }
-  TORCH_CHECK(
-      false,
-      "root_optim::shipped_rational: expected the poles {2}, {3}, {1, 1}, {1, 2}, {2, 2}, "
-      "{2, 3} or {1, 2, 2} of its stages, got others, of ",
-      poles.size(), " stages");
+  TORCH_CHECK(false,
+              "root_optim::shipped_rational: expected the poles {2}, {3}, {1, 1}, {1, 2}, {2, 2}, "
+              "{2, 3} or {1, 2, 2} of its stages, got others, of ",
+              poles.size(), " stages");
 }
 
 inline RationalStages stages_of(const ShippedPlan& plan) {
