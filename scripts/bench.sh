@@ -20,14 +20,14 @@ Sets up what is missing, builds the benchmark and runs it: a table, and build/be
   compile     what the headers cost a compiler
   distributed what a step costs that 1, 2 and 4 processes share, and what they keep and send
   overlap     what it saves that gradients travel while backward() runs, over the loopback and a slow link
-  column_sums what it would cost to sum XXᵀ over ranks that have columns of a matrix, in the place of gathering it
+  column_sums what it costs to sum XXᵀ over ranks that have columns of a matrix, in the place of gathering it
 
   --quick     less of it: on two idle cores a minute or two; all of it takes up to some 25, by
               benchmark and machine
   --jobs N    compile with N processes (default: one per core, fewer with little memory)
 
 Needs what scripts/demo.sh needs; speed, memory and distributed also a LibTorch >= 2.9 that Python can
-import, as the wheel in .deps/ is; distributed and overlap libgloo-dev.
+import, as the wheel in .deps/ is; distributed, overlap and column_sums libgloo-dev.
 END
 }
 
@@ -67,6 +67,7 @@ case $benchmark in
     command=("$release/benchmarks/cost")
     ;;
   column_sums)
+    set_up_gloo
     targets=(benchmark_column_sums)
     command=("$release/benchmarks/column_sums")
     ;;

@@ -12,5 +12,6 @@
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/distributed/owner_reducer.hpp>
 #include <root_optim/distributed/reducer_options.hpp>
+#include <root_optim/distributed/sharded_ada_newton.hpp>
 #include <root_optim/distributed/sharded_checkpoint.hpp>
 #include <root_optim/distributed/sharded_layout.hpp>

@@ -26,6 +26,10 @@
 //                                                       must keep neither x nor the result
 //     static constexpr bool capturable = false;         it waits for the device: no CUDA graph may
 //                                                       contain it (option `capturable`)
+//     static constexpr bool collective = true;          it sees a part of each matrix, and ranks call it
+//                                                       together (distributed/sharded_ada_newton.hpp)
+//     void keep(const P& own);                          after deserialize: takes over from the policy in
+//                                                       the code what no checkpoint can hold
 //     void validate_for(int64_t rows, int64_t cols,     throws if it cannot treat such a matrix of
 //                       const at::Tensor& parameter)    the parameter; asked before a step
 //                       const;                          changes anything
@@ -86,6 +90,17 @@ template <class P, class = void>
 struct waits : std::false_type {};
 template <class P>
 struct waits<P, std::enable_if_t<!P::capturable>> : std::true_type {};
+
+template <class P, class = void>
+struct is_collective : std::false_type {};
+template <class P>
+struct is_collective<P, std::enable_if_t<P::collective>> : std::true_type {};
+
+template <class P, class = void>
+struct has_keep : std::false_type {};
+template <class P>
+struct has_keep<P, std::void_t<decltype(std::declval<P&>().keep(std::declval<const P&>()))>>
+    : std::true_type {};
 
 /// Whether a CUDA graph may contain a policy's call: unless it says that it waits for the device.
 template <class P>

@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include <root_optim/core/policy.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/shared_optimizer.hpp>
 #include <root_optim/distributed/options.hpp>
@@ -52,7 +53,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// @param optimizer with all its groups; may have state, the same on all ranks.
 /// @param group has a backend for the CPU, and for the devices of parameters. The optimizer shares
 /// it, so that it need not be kept alive.
-/// @throws c10::Error on every rank if ranks differ, or if any rank's optimizer is distributed already; on
+/// @throws c10::Error on every rank if ranks differ, if any rank's optimizer is distributed already, or with
+/// ShardedAdaNewton; on
 /// this rank alone for a group that cannot be used. Nothing has changed then.
 ///
 /// Example: see examples/distributed/language_model
@@ -65,6 +67,10 @@ void distribute(OrthogonalizedOptimizer<F, O>& optimizer,
   std::string error;
   if (optimizer.is_distributed()) {
     error = "root_optim::distribute: expected an optimizer of one process, got a distributed one";
+  }
+  if (detail::is_collective<O>::value) {
+    error = c10::str("root_optim::distribute: expected a policy that one rank can call, got '",
+                     O::name, "', which ranks call together: step the optimizer as it is");
   }
   auto shared = std::make_unique<detail::SharedOptimizer<OrthogonalizedOptions<F, O>>>(
       std::move(group), options, optimizer.param_groups(), optimizer.state(),

@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 
 #include <root_optim/coefficients/rational.hpp>
@@ -59,6 +60,20 @@ RationalOutput orthogonalize_rational(const at::Tensor& x, const RationalStages&
                                       const RationalOptions& options = {}, Scratch scratch = {});
 
 namespace detail {
+
+/// How those who have other columns of the same matrices join in; without functions there are none.
+struct OtherColumns {
+  std::function<void(const at::Tensor&)> join_max;  ///< max |x| of each matrix, in place
+  std::function<void(const at::Tensor&)>
+      add_gram;  ///< XXᵀ of all columns from that of these, in place
+};
+
+/// The iteration on x [k, m, n] in float32 or float64: n is less than m only where others have columns, too.
+/// @param schedule stages that have passed validation
+/// @param failed bool [k], set where there is no factor
+at::Tensor orthogonalize_wide(const at::Tensor& x, const RationalStages& schedule,
+                              at::ScalarType dtype, bool in_bfloat16, const at::Tensor& failed,
+                              Scratch scratch, const OtherColumns& others = {});
 
 /// `orthogonalize_rational` without its checks: for stages that have passed validation.
 RationalOutput orthogonalize_valid(const at::Tensor& x, const RationalStages& schedule,

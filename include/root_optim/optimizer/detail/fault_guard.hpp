@@ -62,6 +62,8 @@ class FaultGuard {
   /// The step of a parameter is not taken if one of its matrices is of no use; the gradient is not at fault.
   /// @param failed bool, one for each matrix, those of a parameter in a row; after must_be_finite
   void give_up(const at::Tensor& failed);
+  /// Which of `count` matrices, those of a parameter in a row, will not be stepped so far; after must_be_finite.
+  at::Tensor stopped(int64_t count) const;
   /// One flag for all: whether every step is usable so far.
   at::Tensor all_usable() const { return usable_.all(); }
   /// Lets `usable`, one flag, decide for all parameters.

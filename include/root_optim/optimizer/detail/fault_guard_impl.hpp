@@ -62,6 +62,11 @@ ROOT_OPTIM_INLINE at::Tensor choose(const at::Tensor& usable, const at::Tensor& 
   return at::where(flags, next, as_dtype(old, next.scalar_type()));
 }
 
+ROOT_OPTIM_INLINE at::Tensor FaultGuard::stopped(int64_t count) const {
+  const at::Tensor stopped = usable_.logical_not().reshape({-1, 1});
+  return stopped.expand({-1, count / stopped.size(0)}).reshape({-1});
+}
+
 ROOT_OPTIM_INLINE at::Tensor FaultGuard::first_skipped(
     const std::vector<at::Tensor>& parameters) const {
   if (!usable_.defined() || !usable_.is_cpu() || all_true(usable_)) return {};

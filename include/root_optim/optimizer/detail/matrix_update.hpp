@@ -9,6 +9,8 @@
 #include <ATen/ops/cat.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -142,7 +144,11 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
     const auto shape = matrices.sizes().vec();
     // U is ours to write over, unless it is the momentum itself, or a user's policy may have kept it.
     at::Tensor failed;
-    Scratch scratch{workspace, /*overwrite=*/options.nesterov(), &failed};
+    std::array<int64_t, 2> whole{shape[1], shape[2]};
+    Scratch scratch{workspace, /*overwrite=*/options.nesterov(), &failed, &whole};
+    if constexpr (is_collective<Orthogonalizer>::value) {
+      if (guard.is_active()) failed = guard.stopped(shape[0]);
+    }
     if (filters && !of_gradient) {
       matrices = applied(filter, std::move(matrices), scratch);
       scratch.overwrite = takes_scratch<Filter>;
@@ -168,7 +174,7 @@ MatrixUpdate matrix_update(const Options& options, const Filter& filter,
       moments->keep(balanced.moments);
       matrices = std::move(balanced.matrices);
     }
-    const double scale = lr_scale(options.scale(), shape[1], shape[2]);
+    const double scale = lr_scale(options.scale(), whole[0], whole[1]);
     result.directions.push_back({std::move(matrices), scale});
   }
   if (moments) {

@@ -149,6 +149,9 @@ ROOT_OPTIM_COLD Options merged(const Options& own, Options stored) {
   std::vector<std::string> names = own.names().empty() ? stored.names() : own.names();
   Options::each_option([&](const char*, int64_t, OnLoad on_load, auto member, const auto&) {
     if (on_load != OnLoad::Restored) stored.*member = own.*member;
+    if constexpr (has_keep<std::decay_t<decltype(own.*member)>>::value) {
+      (stored.*member).keep(own.*member);
+    }
   });
   stored.names(std::move(names));
   if (!stored.base_lr())
@@ -240,7 +243,7 @@ ROOT_OPTIM_COLD void check_by_name(const Groups& groups, const Checkpoint& check
 /// @throws c10::Error if the checkpoint does not fit the groups; nothing has changed then.
 template <class Options>
 ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint stored) {
-  Sides<Options> sides = both_sides<Options>(groups, stored);
+  const Sides<Options> sides = both_sides<Options>(groups, stored);
   const Checkpoint& checkpoint = stored.groups;
   check_by_name(groups, checkpoint, sides);
   const char* advice =
@@ -257,6 +260,7 @@ ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint
                 parameters.size(), " parameters in group ", g, ", got ",
                 checkpoint[g].params.size(), advice);
     const auto& names = own.names().empty() ? sides.stored[g].names() : own.names();
+    Options options = merged(own, sides.stored[g]);
     for (size_t i = 0; i < parameters.size(); ++i) {
       const at::Tensor& parameter = parameters[i];
       const std::string where = describe(parameter, g, i, names);
@@ -268,8 +272,7 @@ ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint
       check_same_structure(own, sides.stored[g], parameter, param.shape, where);
       if (resolve_rule(own.rule(), own.layout(), parameter, where) == Rule::Orthogonalized) {
         for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), own.layout())) {
-          validate_policy_for(sides.stored[g].orthogonalizer(), matrix.rows, matrix.cols,
-                              parameter);
+          validate_policy_for(options.orthogonalizer(), matrix.rows, matrix.cols, parameter);
         }
       }
       ParamState state = restored_state(param.state, parameter, own.layout(), where);
@@ -278,7 +281,7 @@ ROOT_OPTIM_COLD Restored<Options> restore(const Groups& groups, StoredCheckpoint
       }
       result.report.loaded.push_back(names.empty() ? where : names[i]);
     }
-    result.options.push_back(merged(own, std::move(sides.stored[g])));
+    result.options.push_back(std::move(options));
   }
   const Groups::const_iterator first =
       std::find_if(groups.begin(), groups.end(), [](const auto& g) { return !g.params().empty(); });

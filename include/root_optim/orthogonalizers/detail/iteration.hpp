@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -53,8 +54,12 @@ inline at::Tensor as_compute_dtype(const at::Tensor& x, at::ScalarType dtype,
 
 /// x [k, m, n] scaled by its largest |entry|, in `dtype`; zero stays zero. Cannot overflow or
 /// underflow whatever the scale of x.
-inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, Scratch scratch = {}) {
-  const at::Tensor largest = max_abs(x).clamp_min_(smallest_normal(x.scalar_type()));
+/// @param join if there is one, makes it the largest of matrices of which x is a part, in place
+inline at::Tensor scale_by_max(const at::Tensor& x, at::ScalarType dtype, Scratch scratch = {},
+                               const std::function<void(const at::Tensor&)>& join = {}) {
+  const at::Tensor largest = max_abs(x);
+  if (join) join(largest);
+  largest.clamp_min_(smallest_normal(x.scalar_type()));
   return as_compute_dtype(divided(x, largest, scratch), dtype, scratch.workspace);
 }
 

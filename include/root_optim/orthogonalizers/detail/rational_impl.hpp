@@ -49,17 +49,19 @@ inline void bfloat16_product(at::Tensor& next, const at::Tensor& p, const at::Te
   next.copy_(low);
 }
 
-/// The stages on x [k, m, n], m <= n, |entries| <= 1, which is overwritten; see orthogonalize_rational.
+/// The stages on x [k, m, n], |entries| <= 1, which is overwritten; see orthogonalize_wide.
 ///
 /// Buffers are taken once and exchanged; they have the strides of x, so that a tall matrix, which comes as a
 /// transposed view, is never copied into another order.
 inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule, bool in_bfloat16,
-                                   const at::Tensor& failed, Workspace* workspace = nullptr) {
+                                   const at::Tensor& failed, Workspace* workspace,
+                                   const OtherColumns& others) {
   at::Tensor next = temporary_like(workspace, x);
   const at::Tensor r = temporary(workspace, {x.size(0), x.size(1), x.size(1)}, x.options());
   const at::Tensor p = temporary_like(workspace, r);
   for (size_t t = 0; t < schedule.size(); ++t) {
     set_symmetric(r, x, workspace);
+    if (others.add_gram) others.add_gram(r);
     if (t == 0) {
       // ‖R‖_F^½ = ‖X‖_S4; X itself is scaled by its factor P.
       mirror_upper(r);
@@ -80,6 +82,14 @@ inline at::Tensor iterate_rational(at::Tensor x, const RationalStages& schedule,
   return x;
 }
 
+ROOT_OPTIM_INLINE at::Tensor orthogonalize_wide(const at::Tensor& x, const RationalStages& schedule,
+                                                at::ScalarType dtype, bool in_bfloat16,
+                                                const at::Tensor& failed, Scratch scratch,
+                                                const OtherColumns& others) {
+  return iterate_rational(scale_by_max(x, dtype, scratch, others.join_max), schedule, in_bfloat16,
+                          failed, scratch.workspace, others);
+}
+
 ROOT_OPTIM_INLINE RationalOutput orthogonalize_valid(const at::Tensor& x,
                                                      const RationalStages& schedule,
                                                      at::ScalarType dtype, bool in_bfloat16,
@@ -97,8 +107,7 @@ ROOT_OPTIM_INLINE RationalOutput orthogonalize_valid(const at::Tensor& x,
     wide = wide.to(at::kFloat);
     scratch.overwrite = true;  // a copy
   }
-  at::Tensor result = iterate_rational(scale_by_max(wide, dtype, scratch), schedule, in_bfloat16,
-                                       failed, scratch.workspace);
+  at::Tensor result = orthogonalize_wide(wide, schedule, dtype, in_bfloat16, failed, scratch);
   if (tall) result = result.transpose(1, 2);
   const auto sizes = x.sizes();
   return {result.to(x.scalar_type()).reshape(sizes), failed.view(sizes.slice(0, sizes.size() - 2))};
