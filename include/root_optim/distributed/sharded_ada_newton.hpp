@@ -55,8 +55,8 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Failure: what one rank cannot use (a gradient that is not finite) no rank steps; all count it as skipped.
 /// Without a group it is AdaNewton.
 ///
-/// What else looks at a matrix sees this rank's columns alone: Rule::Auto, the filter, the balance of updates, the gate. An
-/// optimizer with it steps on its own: it is not for `distribute`, and each rank saves and loads its own checkpoint.
+/// What else looks at a matrix sees this rank's columns alone: Rule::Auto, the filter, the balance of updates, the gate.
+/// An optimizer with it steps on its own: it is not for `distribute`, and each rank saves and loads its own checkpoint.
 /// A checkpoint keeps the settings and the number of ranks; the group is the program's, which sets one before it loads.
 ///
 /// Collective: ranks step the same matrices in the same order, each with a gradient on all ranks or on none. A rank
