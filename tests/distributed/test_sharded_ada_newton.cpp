@@ -237,7 +237,7 @@ TEST_CASE("what ranks cannot do together is refused on all of them") {
   }
   CHECK_THAT(message_of([] { ShardedAdaNewton().dim(2).validate(); }),
              test::contains("expected dim 0 (rows) or 1 (columns), got 2"));
-  CHECK_THAT(message_of([] { ShardedAdaNewton().group(nullptr); }),
+  CHECK_THAT(message_of([] { ShardedAdaNewton().group({}); }),
              test::contains("expected a process group, got a null pointer"));
 }
 
