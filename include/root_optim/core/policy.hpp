@@ -27,7 +27,8 @@
 //     static constexpr bool capturable = false;         it waits for the device: no CUDA graph may
 //                                                       contain it (option `capturable`)
 //     static constexpr bool collective = true;          it sees a part of each matrix, and ranks call it
-//                                                       together (distributed/sharded_ada_newton.hpp)
+//                                                       together; then it also has the members that
+//                                                       distributed/sharded_ada_newton.hpp has for steps
 //     void keep(const P& own);                          after deserialize: takes over from the policy in
 //                                                       the code what no checkpoint can hold
 //     void validate_for(int64_t rows, int64_t cols,     throws if it cannot treat such a matrix of

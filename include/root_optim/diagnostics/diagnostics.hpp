@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
+#include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstddef>
 #include <cstdint>
@@ -120,9 +121,13 @@ struct MatrixReport {
 /// NaN; step() treats it as NonFinite says.
 ///
 /// Changes nothing. Complexity: three SVDs a matrix.
-/// @throws c10::Error for a gradient that does not match its parameter, as step() would.
+/// @throws c10::Error for a gradient that does not match its parameter, as step() would, and for a policy that ranks
+/// call together.
 template <class F, class O>
 std::vector<MatrixReport> step_report(OrthogonalizedOptimizer<F, O>& optimizer) {
+  TORCH_CHECK(!detail::is_collective<O>::value,
+              "root_optim::step_report: expected a policy that one process can call, got '",
+              O::name, "', which sees a part of each matrix");
   at::NoGradGuard no_grad;
   std::vector<MatrixReport> reports;
   for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {

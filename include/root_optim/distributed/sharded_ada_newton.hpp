@@ -13,7 +13,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -46,21 +46,23 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Shapes:  [k, m, n_r] -> the same, with equal k and m on all ranks. The whole has at least as many columns as rows,
 ///          m <= Σ n_r (of rows: at least as many rows as columns). No shard is empty.
 /// Dtype:   float32 and float64, computed as AdaNewton does. On CUDA with Iteration::Rational alone.
-/// Error:   to the exact factor that of one process with the whole, within 5e-4 (measured: 2e-4). Bits
+/// Error:   to the exact factor that of one process with the whole, within 5e-4 (measured: at most 1.6e-4). Bits
 ///          depend on the number of ranks, since R is summed in another order.
-/// Cost:    m³ on every rank; 4m²n_r FLOP a stage. A rank sends 2(N − 1)/N · k · m² numbers a stage, about 50 numbers
-///          for agreement, k maxima and k flags. The default has one stage.
-/// Memory:  as AdaNewton's for [k, m, n_r].
+/// Cost:    4m²n_r FLOP a stage, and its inverses, about 1.7 m³ a pole, on every rank. A rank sends 2(N − 1)/N · k · m²
+///          numbers a stage, k maxima, k flags, and two small all_gathers. The default has one stage.
+/// Memory:  as AdaNewton's, with Gram matrices of m × m, whatever n_r is.
 /// Sync:    the host waits for the other ranks, so that no CUDA graph may contain it.
-/// Failure: what one rank cannot use (a gradient that is not finite) no rank steps; all count it as skipped.
+/// Failure: a matrix that the step cannot take on one rank no rank steps; all count it as skipped. What one rank throws
+///          before anything has changed all ranks throw.
 /// Without a group it is AdaNewton.
 ///
 /// What else looks at a matrix sees this rank's columns alone: Rule::Auto, the filter, the balance of updates, the gate.
-/// An optimizer with it steps on its own: it is not for `distribute`, and each rank saves and loads its own checkpoint.
-/// A checkpoint keeps the settings and the number of ranks; the group is the program's, which sets one before it loads.
+/// A norm to clip by is that of all ranks: sum the squares of theirs. GradientReducer is for parameters that every rank
+/// has whole. An optimizer with this policy steps on its own: it is not for `distribute`, and each rank saves and loads
+/// its own checkpoint, which knows the rank; the group is the program's, which sets one before it loads.
 ///
-/// Collective: ranks step the same matrices in the same order, each with a gradient on all ranks or on none. A rank
-/// that throws for a reason of its own before (NonFinite::Raise) lets the others wait until the timeout.
+/// Collective: `step` on all ranks. They step the same matrices in the same batches, which is compared before anything
+/// changes; uneven shards may need batch_bytes(0), one matrix a batch.
 class ShardedAdaNewton {
  public:
   static constexpr const char* name = "sharded_ada_newton";  ///< stable: checkpoints record it
@@ -76,6 +78,7 @@ class ShardedAdaNewton {
                 timeout.count(), " ms");
     ranks_ = std::make_shared<Ranks>(std::move(group), timeout);
     count_ = ranks_->all.size();
+    rank_ = ranks_->all.rank();
     return *this;
   }
   /// What each rank has of a matrix: columns, 1, or rows, 0. Default: 1.
@@ -102,41 +105,41 @@ class ShardedAdaNewton {
     ada_newton_.validate();
   }
   void serialize(Fields& out) const {
-    out.set("ranks", count_);
-    out.set("dim", dim_);
-    Fields nested;
-    ada_newton_.serialize(nested);
-    out.insert("ada_newton", nested);
+    settings(out);
+    out.set("rank", rank_);
   }
   void deserialize(const Fields& in) {
     ShardedAdaNewton read;
     read.count_ = in.get<int64_t>("ranks");
+    read.rank_ = in.get<int64_t>("rank");
     read.dim_ = in.get<int64_t>("dim");
     read.ada_newton_.deserialize(in.nested("ada_newton"));
     *this = std::move(read);
   }
   /// Takes over the group.
-  /// @throws c10::Error for another number of ranks than this has.
+  /// @throws c10::Error for another rank, or another number of ranks, than this has.
   void keep(const ShardedAdaNewton& own) {
-    TORCH_CHECK(own.count_ == count_, "root_optim::load: expected a ShardedAdaNewton of ", count_,
-                " ranks, as in the checkpoint, got one of ", own.count_,
-                count_ > 0 ? ": set its group before loading" : "");
+    TORCH_CHECK(own.count_ == count_ && own.rank_ == rank_,
+                "root_optim::load: expected a ShardedAdaNewton ", describe(),
+                ", as in the checkpoint, got one ", own.describe(),
+                own.count_ == 0 ? ": set its group before loading" : "");
     ranks_ = own.ranks_;
   }
-  /// @throws c10::Error for what AdaNewton would do without inverses, and where a group is wanting.
+  /// @throws c10::Error where a group is wanting; without one as AdaNewton. Whole shapes are judged in the call.
   void validate_for(int64_t rows, int64_t cols, const at::Tensor& parameter) const {
     validate();
-    ada_newton_.validate_for(rows, cols, parameter);
-    if (count_ == 0) return;
-    TORCH_CHECK(ranks_, "root_optim::ShardedAdaNewton: expected a group of ", count_,
-                " ranks, got none since the checkpoint was loaded: set it");
-    TORCH_CHECK(
-        ada_newton_.iteration_for(rows, cols, parameter) == Iteration::Rational,
-        "root_optim::ShardedAdaNewton: expected Iteration::Rational, got NewtonSchulz, which "
-        "AdaNewton's settings choose for ",
-        rows, "x", cols, " on ", parameter.device(),
-        ": set ada_newton(AdaNewton().iteration(Iteration::Rational))");
+    if (count_ == 0) ada_newton_.validate_for(rows, cols, parameter);
+    TORCH_CHECK(count_ == 0 || ranks_, "root_optim::ShardedAdaNewton: expected a group ",
+                describe(), ", got none since the options were read: set it");
   }
+
+  /// What a step asks before anything changes: ranks go on with equal batches, or none does. Collective.
+  /// @param batches a checksum of them
+  /// @param error what this rank has met; empty if nothing
+  /// @throws c10::Error on every rank if they differ or any has met something.
+  void begin_step(int64_t batches, const std::string& error) const;
+  /// Whether ranks have rows of a matrix: its Gram matrix is then of columns.
+  bool has_rows() const { return count_ > 0 && dim_ == 0; }
 
   /// This rank's columns of the factors. Collective.
   at::Tensor operator()(const at::Tensor& x) const { return (*this)(x, Scratch()); }
@@ -151,8 +154,23 @@ class ShardedAdaNewton {
     int64_t calls = 0;
   };
 
+  /// What is equal on all ranks.
+  void settings(Fields& out) const {
+    out.set("ranks", count_);
+    out.set("dim", dim_);
+    Fields nested;
+    ada_newton_.serialize(nested);
+    out.insert("ada_newton", nested);
+  }
+  std::string describe() const {
+    return count_ == 0 ? "without a group" : c10::str("as rank ", rank_, " of ", count_);
+  }
+  /// f(ranks), after whose errors the ranks are in step only if every one has thrown it.
+  template <class F>
+  void in_step(const char* what, const F& f) const;
+
   std::shared_ptr<Ranks> ranks_;
-  int64_t count_ = 0;
+  int64_t count_ = 0, rank_ = 0;
   int64_t dim_ = 1;
   AdaNewton ada_newton_;
 };
@@ -170,84 +188,120 @@ struct OptimizerDefaults<SoftThreshold, ShardedAdaNewton>
 using ShardedRoot = OrthogonalizedOptimizer<SoftThreshold, ShardedAdaNewton>;
 using ShardedRootOptions = ShardedRoot::Options;  ///< of a group of `ShardedRoot`
 
+template <class F>
+void ShardedAdaNewton::in_step(const char* what, const F& f) const {
+  TORCH_CHECK(ranks_, "root_optim::ShardedAdaNewton: expected a group ", describe(), ", got none");
+  detail::Collectives& ranks = ranks_->all;
+  TORCH_CHECK(ranks.lost().empty(),
+              "root_optim::ShardedAdaNewton: expected ranks in step, got a failure in ",
+              ranks.lost(), "; load a checkpoint in new processes");
+  ranks.at(c10::str("ShardedAdaNewton, ", what, ' ', ++ranks_->calls));
+  try {
+    f(ranks);
+  } catch (const detail::AgreedError&) {
+    throw;
+  } catch (const std::exception& error) {
+    ranks.lose(error.what());
+    throw;
+  }
+}
+
+inline void ShardedAdaNewton::begin_step(int64_t batches, const std::string& error) const {
+  if (count_ == 0) return;
+  in_step("start of a step, call", [&](detail::Collectives& ranks) {
+    detail::agree(ranks, error,
+                  {{"numbers of calls of ShardedAdaNewton", ranks_->calls},
+                   {"batches (which matrices have a gradient, their rules, and, but for "
+                    "batch_bytes(0), sizes of shards)",
+                    batches}});
+  });
+}
+
 inline at::Tensor ShardedAdaNewton::operator()(const at::Tensor& x, Scratch scratch) const {
   if (count_ == 0) return ada_newton_(x, scratch);
-  constexpr const char* who = "ShardedAdaNewton";
-  TORCH_CHECK(ranks_ != nullptr && x.defined() && x.dim() == 3, "root_optim::", who,
-              ": expected a group and a batch [k, m, n], got ",
-              ranks_ ? c10::str(x.sizes()) : std::string("no group"));
-  detail::Collectives& ranks = ranks_->all;
-  TORCH_CHECK(ranks.lost().empty(), "root_optim::", who,
-              ": expected ranks in step, got a failure in ", ranks.lost(),
-              "; load a checkpoint in new processes");
-  ranks.at(c10::str(who, ", call ", ++ranks_->calls));
-
-  std::string error;
-  int64_t settings = 0, size = 0;
-  at::Tensor part = x;
-  detail::attempt(error, [&] {
-    detail::check_matrices(x, who);
-    detail::check_no_autograd(x, who);
-    validate_for(x.size(1), x.size(2), x);
-    TORCH_CHECK(x.numel() > 0, "root_optim::", who, ": expected shards that are not empty, got ",
-                x.sizes());
-    if (dim_ == 0) part = x.transpose(1, 2);
-    size = part.size(2);
-    detail::Checksum sum;
-    sum.add(detail::policy_fields(*this));
-    settings = sum.value();
-  });
-  detail::Agreement agreement = detail::start_agreement(
-      ranks, error,
-      {{"numbers of calls of ShardedAdaNewton", ranks_->calls},
-       {"settings of ShardedAdaNewton", settings},
-       {"numbers of matrices in a batch", error.empty() ? x.size(0) : 0},
-       {"sizes of shards in the dimension that is not cut", error.empty() ? part.size(1) : 0},
-       {"dtypes", static_cast<int64_t>(x.scalar_type())}},
-      {size});
-  const std::vector<std::vector<int64_t>> all = detail::finish_agreement(ranks, agreement);
-  int64_t whole = 0;
-  for (const std::vector<int64_t>& one : all) whole += one.back();
-  const int64_t k = x.size(0), m = part.size(1);
-  const std::array<int64_t, 2> shape{dim_ == 0 ? whole : m, dim_ == 0 ? m : whole};
-  RationalStages stages;
-  detail::attempt(error, [&] {
-    TORCH_CHECK(whole >= m, "root_optim::", who, ": expected ", dim_ == 0 ? "rows" : "columns",
-                " that are together at least ", m, ", got ", whole,
-                ": spread the longer side, or name them in DistributedOptions::sharded");
-    ada_newton_.validate_for(shape[0], shape[1], x);
-    TORCH_CHECK(ada_newton_.iteration_for(shape[0], shape[1], x) == Iteration::Rational,
-                "root_optim::", who, ": expected stages for ", shape[0], "x", shape[1],
-                " in the table, got triples");
-    stages = ada_newton_.stages(shape[0], shape[1]);
-  });
-  if (!error.empty()) detail::refuse_on_all(error);  // the same on all ranks
-
-  const auto join = [&](const at::Tensor& numbers, c10d::ReduceOp::RedOpType operation) {
-    detail::Started started = ranks.all_reduce(numbers, operation);
-    ranks.wait(started);
-  };
-  const at::Tensor stopped = scratch.failed != nullptr ? *scratch.failed : at::Tensor();
-  detail::OtherColumns others;
-  others.join_max = [&](const at::Tensor& largest) {
-    // What one rank does not step, no rank steps.
-    if (stopped.defined()) {
-      largest.masked_fill_(stopped.view({-1, 1, 1}), std::numeric_limits<double>::infinity());
+  at::Tensor factor;
+  in_step("call", [&](detail::Collectives& ranks) {
+    constexpr const char* who = "ShardedAdaNewton";
+    std::string error;
+    int64_t own_settings = 0, k = 0, m = 0, own = 0, precision = 0;
+    at::Tensor part;
+    detail::attempt(error, [&] {
+      detail::check_matrices(x, who);
+      detail::check_no_autograd(x, who);
+      TORCH_CHECK(x.dim() == 3 && x.numel() > 0, "root_optim::", who,
+                  ": expected a batch [k, m, n] that is not empty, got ", x.sizes());
+      part = dim_ == 0 ? x.transpose(1, 2) : x;
+      k = part.size(0);
+      m = part.size(1);
+      own = part.size(2);
+      precision = static_cast<int64_t>(ada_newton_.precision_for(x));
+      Fields fields;
+      settings(fields);
+      detail::Checksum sum;
+      sum.add(fields);
+      own_settings = sum.value();
+    });
+    detail::Agreement agreement = detail::start_agreement(
+        ranks, error,
+        {{"numbers of calls of ShardedAdaNewton", ranks_->calls},
+         {"settings of ShardedAdaNewton", own_settings},
+         {"numbers of matrices in a batch", k},
+         {"sizes of shards in the dimension that is not cut", m},
+         {"dtypes", x.defined() ? static_cast<int64_t>(x.scalar_type()) : 0},
+         {"precisions of products", precision},
+         {"devices", x.defined() ? static_cast<int64_t>(x.device().type()) : 0}},
+        {own});
+    int64_t whole = 0;
+    for (const std::vector<int64_t>& one : detail::finish_agreement(ranks, agreement)) {
+      whole += one.back();
     }
-    join(largest, c10d::ReduceOp::MAX);
-  };
-  others.add_gram = [&](const at::Tensor& gram) { join(gram, c10d::ReduceOp::SUM); };
-  at::Tensor failed = at::zeros({k}, x.options().dtype(at::kBool));
-  const at::ScalarType dtype =
-      ada_newton_.precision_for(x) == Precision::Float64 ? at::kDouble : at::kFloat;
-  at::Tensor factor =
-      detail::orthogonalize_wide(part, stages, dtype, false, failed, scratch, others);
-  const at::Tensor flags = failed.to(at::kByte);
-  join(flags, c10d::ReduceOp::MAX);
-  if (scratch.failed != nullptr) *scratch.failed = flags.to(at::kBool);
-  if (scratch.whole != nullptr) *scratch.whole = shape;
-  if (dim_ == 0) factor = factor.transpose(1, 2);
-  return factor.to(x.scalar_type());
+
+    // From here on all ranks judge the same.
+    const std::array<int64_t, 2> shape{dim_ == 0 ? whole : m, dim_ == 0 ? m : whole};
+    RationalStages stages;
+    detail::attempt(error, [&] {
+      TORCH_CHECK(whole >= m, "root_optim::", who, ": expected ", dim_ == 0 ? "rows" : "columns",
+                  " that are together at least ", m, ", got ", whole,
+                  ": spread the longer side, or name them in DistributedOptions::sharded");
+      ada_newton_.validate_for(shape[0], shape[1], x);
+      TORCH_CHECK(ada_newton_.iteration_for(shape[0], shape[1], x) == Iteration::Rational,
+                  "root_optim::", who,
+                  ": expected Iteration::Rational, got NewtonSchulz, which "
+                  "AdaNewton's settings choose for ",
+                  shape[0], "x", shape[1], " on ", x.device(),
+                  ": set ada_newton(AdaNewton().iteration(Iteration::Rational))");
+      stages = ada_newton_.stages(shape[0], shape[1]);
+    });
+    if (!error.empty()) detail::refuse_on_all(error);
+
+    const auto join = [&](const at::Tensor& numbers, c10d::ReduceOp::RedOpType operation) {
+      detail::Started started = ranks.all_reduce(numbers, operation);
+      ranks.wait(started);
+    };
+    const at::Tensor failed =
+        scratch.failed != nullptr && scratch.failed->defined()
+            ? scratch.failed->clone()  // what one rank does not step, no rank steps
+            : at::zeros({k}, x.options().dtype(at::kBool));
+    if (part.element_size() < 4) {
+      part = part.to(at::kFloat);
+      scratch.overwrite = true;  // a copy
+    }
+    const bool in_float64 = precision == static_cast<int64_t>(Precision::Float64);
+    factor = detail::orthogonalize_wide(
+        part, stages, in_float64 ? at::kDouble : at::kFloat, /*in_bfloat16=*/false, failed, scratch,
+        {[&](const at::Tensor& largest) { join(largest, c10d::ReduceOp::MAX); },
+         [&](const at::Tensor& gram) {
+           detail::mirror_upper(gram);
+           join(gram, c10d::ReduceOp::SUM);
+         }});
+    const at::Tensor flags = failed.to(at::kByte);
+    join(flags, c10d::ReduceOp::MAX);
+    if (scratch.failed != nullptr) *scratch.failed = flags.to(at::kBool);
+    if (scratch.whole != nullptr) *scratch.whole = shape;
+    if (dim_ == 0) factor = factor.transpose(1, 2);
+    factor = factor.to(x.scalar_type());
+  });
+  return factor;
 }
 
 }  // namespace ROOT_OPTIM_NAMESPACE

@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include <root_optim/core/policy.hpp>
 #include <root_optim/optimizer/detail/commit.hpp>
 #include <root_optim/optimizer/detail/fault_guard.hpp>
 #include <root_optim/optimizer/options.hpp>                   // FilterPlace
@@ -87,19 +88,31 @@ inline void count_on_host(ParamState* state) {
   if (!state->device_step().defined()) ++state->step();
 }
 
+/// The side of the Gram matrix of a matrix, or of one of which a collective policy sees a part.
+template <class Policy>
+double gram_side(const Policy& policy, double rows, double cols) {
+  if constexpr (is_collective<Policy>::value) {
+    return policy.has_rows() ? cols : rows;
+  } else {
+    return (std::min)(rows, cols);
+  }
+}
+
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
 /// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp). With a
 /// master weight, what `current_weight` takes of all of them.
-inline double step_bytes(const at::Tensor& parameter, const MatrixLayout& layout, bool alone,
-                         bool has_master) {
+template <class Options>
+double step_bytes(const at::Tensor& parameter, const Options& options, bool alone,
+                  bool has_master) {
+  const MatrixLayout& layout = options.layout();
   double elements =
       ((alone ? 3 : 4) + (has_master ? 3 : 0)) * static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
     const double count =
         layout.batch() ? static_cast<double>(parameter.numel()) / (rows * cols) : 1;
-    const double side = 32 * std::ceil((std::min)(rows, cols) / 32);
+    const double side = 32 * std::ceil(gram_side(options.orthogonalizer(), rows, cols) / 32);
     elements += 4 * count * side * side;
   }
   return elements * static_cast<double>(c10::elementSize(state_dtype(parameter)));
@@ -128,7 +141,7 @@ size_t workspace_bytes(const std::vector<Batch<Options>>& batches) {
     const Options& options = *batch.options;
     if (batch.rule == Rule::Orthogonalized) {
       const size_t count = batch.parameters.size();
-      const double each = step_bytes(batch.parameters[0], options.layout(), /*alone=*/count == 1,
+      const double each = step_bytes(batch.parameters[0], options, /*alone=*/count == 1,
                                      batch.states[0]->master().defined());
       matrices = (std::max)(matrices, static_cast<double>(count) * each);
     } else if (options.filter_place() == FilterPlace::AllGradients) {

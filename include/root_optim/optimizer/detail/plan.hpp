@@ -10,15 +10,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <map>
 #include <memory>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <root_optim/checkpoint/detail/checksum.hpp>
 #include <root_optim/core/finite.hpp>
 #include <root_optim/core/policy.hpp>
 #include <root_optim/core/state_key.hpp>
@@ -122,7 +125,7 @@ std::vector<std::vector<size_t>> batches_of(const std::vector<PlannedParam<Optio
       std::get<3>(key) = item.parameter.scalar_type();
       most = static_cast<int64_t>(
           static_cast<double>(batch_bytes_on(options.batch_bytes(), item.parameter.device())) /
-          step_bytes(item.parameter, options.layout(), /*alone=*/false,
+          step_bytes(item.parameter, options, /*alone=*/false,
                      needs_master(item.parameter, options)));
     }
     const auto found = open.find(key);
@@ -157,12 +160,63 @@ Batch<Options> make_batch(std::vector<PlannedParam<Options>>& planned,
   return batch;
 }
 
+/// The checksum of what a group's policy is about to get: which parameters, and in which batches.
+template <class Options>
+int64_t checksum_of_batches(const std::vector<PlannedParam<Options>>& planned,
+                            const std::vector<std::vector<size_t>>& batches, size_t group) {
+  Checksum sum;
+  for (const std::vector<size_t>& members : batches) {
+    const PlannedParam<Options>& first = planned[members.front()];
+    if (first.group != group || first.rule != Rule::Orthogonalized) continue;
+    sum.add(static_cast<int64_t>(members.size()));
+    for (const size_t i : members) {
+      sum.add(static_cast<int64_t>(planned[i].index));
+      sum.add(planned[i].steps);
+    }
+  }
+  return sum.value();
+}
+
+/// f(), which fails on all ranks or on none, and leaves equal batches on all of them: collective policies are asked
+/// before anything changes.
+template <class Options, class F>
+void together(const Groups& groups, const std::vector<PlannedParam<Options>>& planned,
+              const std::vector<std::vector<size_t>>& batches, const F& f) {
+  std::exception_ptr error;
+  std::string message;
+  try {
+    f();
+  } catch (const c10::Error& thrown) {
+    error = std::current_exception();
+    message = thrown.what_without_backtrace();
+  } catch (const std::exception& thrown) {
+    error = std::current_exception();
+    message = thrown.what();
+  }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    group_options<Options>(groups, g).orthogonalizer().begin_step(
+        error ? 0 : checksum_of_batches(planned, batches, g), message);
+  }
+  if (error) std::rethrow_exception(error);
+}
+
 /// Checks everything, then sorts the parameters into batches.
 template <class Options>
 std::vector<Batch<Options>> plan(const Groups& groups, StateMap& states) {
-  std::vector<PlannedParam<Options>> planned = planned_params<Options>(groups, states);
+  std::vector<PlannedParam<Options>> planned;
+  std::vector<std::vector<size_t>> lists;
+  const auto sort = [&] {
+    planned = planned_params<Options>(groups, states);
+    lists = batches_of(planned);
+  };
+  if constexpr (is_collective<std::decay_t<
+                    decltype(std::declval<const Options&>().orthogonalizer())>>::value) {
+    together<Options>(groups, planned, lists, sort);
+  } else {
+    sort();
+  }
   std::vector<Batch<Options>> batches;
-  for (const std::vector<size_t>& members : batches_of(planned)) {
+  for (const std::vector<size_t>& members : lists) {
     Batch<Options> batch = make_batch(planned, members, states);
     if (!batch.parameters.empty()) batches.push_back(std::move(batch));
   }
