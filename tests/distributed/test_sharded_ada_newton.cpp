@@ -107,7 +107,7 @@ TEST_CASE("the error to the exact factor is that of one process") {
   for (const auto& [m, n] :
        std::vector<std::pair<int64_t, int64_t>>{{128, 384}, {96, 96}, {300, 320}}) {
     for (const double condition : {1e2, 1e4, 1e8}) {
-      for (const uint64_t seed : {7, 8}) {
+      for (const uint64_t seed : {uint64_t{7}, uint64_t{8}}) {
         const at::Tensor x = test::heavy_tailed(m, n, condition, seed).to(at::kFloat);
         const at::Tensor exact = exact_polar_of(x);
         const double alone = difference(AdaNewton()(x.unsqueeze(0))[0], exact),
