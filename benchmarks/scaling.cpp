@@ -105,11 +105,11 @@ int main(int argc, char** argv) {
       const double gemm =
           std::max(2 * edge * edge * wide / medians[1], 2 * edge * edge * edge / medians[2]);
       const auto schedule = orthogonalizer.stages(m, n);
-      double flops = 0;  // XXᵀ by blocks, PX, and inverses by halves
+      double flops = 0;  // XXᵀ by blocks, PX, and inverses
       for (const auto& f : schedule) {
         const int64_t blocks = std::clamp<int64_t>(m / 256, 1, 4);
         flops += (2 * root_optim::symmetric_share(blocks) + 2) * edge * edge * wide +
-                 1.7 * static_cast<double>(f.poles.size()) * edge * edge * edge;
+                 static_cast<double>(f.poles.size()) * edge * edge * edge;
       }
       const double rate = flops / medians[0];
       points.emplace_back(edge, medians[0]);

@@ -223,8 +223,8 @@ class Planner:
 
     def cells(self, seeds):
         """{size: seeds}, from the cheapest to the dearest."""
-        extras = ("AdamW, clipped", "Muon, rising momentum", "ROOT, rising momentum",
-                  "ROOT, tuned, all gradients", "ROOT, tuned, gate of three")
+        extras = ("AdamW, clipped", "ROOT, rising momentum", "ROOT, tuned, all gradients",
+                  "ROOT, tuned, gate of three")
         return Plan([self.run(size, label, seed, changes)
                      for size, count in seeds.items() for seed in self.seeds(count)
                      for label, changes in self.contestants().items()

@@ -48,7 +48,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// Dtype:   float32 and float64, computed as AdaNewton does. On CUDA with Iteration::Rational alone.
 /// Error:   to the exact factor that of one process with the whole, within 5e-4 (measured: at most 1.6e-4). Bits
 ///          depend on the number of ranks, since R is summed in another order.
-/// Cost:    4m²n_r FLOP a stage, and its inverses, about 1.7 m³ a pole, on every rank. A rank sends 2(N − 1)/N · k · m²
+/// Cost:    4m²n_r FLOP a stage, and its inverses, about m³ a pole, on every rank. A rank sends 2(N − 1)/N · k · m²
 ///          numbers a stage, k maxima, k flags, and two small all_gathers. The default has one stage.
 /// Memory:  as AdaNewton's, with Gram matrices of m × m, whatever n_r is.
 /// Sync:    the host waits for the other ranks, so that no CUDA graph may contain it.

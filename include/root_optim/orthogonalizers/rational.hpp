@@ -46,7 +46,7 @@ struct RationalOutput {
 ///            Inf or NaN in a matrix gives NaN in that matrix alone and marks it as failed; a matrix whose
 ///            factorization fails all the same (none was met) gives zero and is marked.
 /// Scale:     f(cX) = f(X) for entries from 1e-37 to 1e+37.
-/// Complexity: a stage with r poles, m <= n: 4m²n + about 1.7 r m³ FLOP, a quarter to three eighths less for XXᵀ
+/// Complexity: a stage with r poles, m <= n: 4m²n + about r m³ FLOP, a quarter to three eighths less for XXᵀ
 ///            from m = 256 on.
 /// Memory:    extra: two matrices m × n (one if x may be overwritten) and 3⅓ to 4 m × m for every matrix of the batch, whatever
 ///            the number of poles; some 12 MB more where oneDNN multiplies, whose results are new tensors; with
