@@ -27,14 +27,12 @@
 #include <vector>
 
 #include "../examples/distributed/process_group.hpp"
+#include "state_bytes.hpp"
+#include "timing.hpp"
 
 namespace {
 
-double milliseconds(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return 1e3 * static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_nsec);
-}
+using benchmarks::milliseconds;
 
 /// CPU time so far, of this thread, which computes, and of all others, which are Gloo's.
 struct Clock {
@@ -174,18 +172,10 @@ int main(int argc, char** argv) {
     step_sent.push_back(bytes_sent() - sent_by_reduction);
   }
   reduce();  // nobody hangs up before all have counted
-  double state_bytes = 0;
-  for (const auto& entry : optimizer.state()) {
-    const auto& state = static_cast<const root_optim::ParamState&>(*entry.second);
-    for (const auto& slot : root_optim::ParamState::slot_list()) {
-      const at::Tensor& tensor = state.*slot.tensor;
-      if (tensor.defined()) state_bytes += static_cast<double>(tensor.nbytes());
-    }
-  }
   fmt::print(
       "{{\"rank\": {}, \"parameter_bytes\": {}, \"state_bytes\": {}, \"compute\": {}, "
       "\"transport\": {}, "
       "\"reduction\": {}, \"step_sent\": {}, \"reduction_sent\": {}}}\n",
-      rank, parameter_bytes, state_bytes, list(compute), list(transport), list(reduction),
-      list(step_sent), list(reduction_sent));
+      rank, parameter_bytes, benchmarks::state_bytes(optimizer), list(compute), list(transport),
+      list(reduction), list(step_sent), list(reduction_sent));
 }

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "matrices.hpp"
+#include "state_bytes.hpp"
 
 namespace {
 
@@ -130,17 +131,7 @@ class Optimizer : public torch::CustomClassHolder {
     return orthogonalizer_(matrix.unsqueeze(0)).squeeze(0);
   }
 
-  int64_t state_bytes() const {
-    int64_t bytes = 0;
-    for (const auto& item : optimizer_->state()) {
-      const auto& state = static_cast<const root_optim::ParamState&>(*item.second);
-      for (const at::Tensor& tensor :
-           {state.momentum_buffer(), state.exp_avg(), state.exp_avg_sq()}) {
-        if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
-      }
-    }
-    return bytes;
-  }
+  int64_t state_bytes() const { return benchmarks::state_bytes(*optimizer_); }
 
  private:
   template <class T>

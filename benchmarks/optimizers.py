@@ -12,8 +12,7 @@ import torch
 try:
     import torch.optim._muon as torch_muon
 except ImportError:
-    raise SystemExit("torch.optim.Muon is needed, which LibTorch has from 2.9 on; "
-                     f"this is {torch.__version__}")
+    torch_muon = None
 
 
 def load_module(path):
@@ -119,6 +118,9 @@ class TorchMuon:
     """torch.optim.Muon for matrices (rank-4 weights flattened), fused AdamW for the others."""
 
     def __init__(self, problem, dtype):
+        if torch_muon is None:
+            raise SystemExit("torch.optim.Muon is needed, which LibTorch has from 2.9 on; "
+                             f"this is {torch.__version__}")
         matrices, others = problem.parameters(flat=True)
         self.iteration = (torch_muon._zeropower_via_newtonschulz if dtype == "bfloat16"
                           else float32_newton_schulz())

@@ -24,12 +24,7 @@
 namespace {
 
 using benchmarks::median;
-
-double milliseconds(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return 1e3 * static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_nsec);
-}
+using benchmarks::milliseconds;
 
 /// Of each step: milliseconds, and those of all threads' CPU time, Gloo's too.
 struct Times {

@@ -23,6 +23,8 @@
 #include <utility>
 #include <vector>
 
+#include "timing.hpp"
+
 namespace {
 
 double seconds(const std::function<void()>& work, int64_t times = 1) {
@@ -46,10 +48,7 @@ std::vector<double> race(const std::vector<std::function<void()>>& runners, size
     }
   }
   std::vector<double> medians;
-  for (auto& values : measured) {
-    std::sort(values.begin(), values.end());
-    medians.push_back(values[values.size() / 2]);
-  }
+  for (const auto& values : measured) medians.push_back(benchmarks::median(values));
   return medians;
 }
 

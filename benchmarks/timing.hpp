@@ -10,12 +10,15 @@
 
 namespace benchmarks {
 
-/// Processor time of this thread.
-inline double processor_seconds() {
+/// What a clock shows now.
+inline double milliseconds(clockid_t clock) {
   timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+  clock_gettime(clock, &now);
+  return 1e3 * static_cast<double>(now.tv_sec) + 1e-6 * static_cast<double>(now.tv_nsec);
 }
+
+/// Processor time of this thread.
+inline double processor_seconds() { return 1e-3 * milliseconds(CLOCK_THREAD_CPUTIME_ID); }
 
 /// The middle one; of an even number the upper one of two.
 inline double median(std::vector<double> values) {

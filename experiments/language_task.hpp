@@ -79,17 +79,7 @@ class LanguageTask : public Task {
   }
 
   double trivial_loss() const override {
-    const auto counts = [](const at::Tensor& bytes) {
-      return at::bincount(bytes, {}, language_model::vocabulary).to(at::kDouble).add_(1e-3);
-    };
-    const at::Tensor training = counts(corpus_.training), held_out = counts(corpus_.validation);
-    return -training.div(training.sum()).log_().mul_(held_out).sum().item<double>() /
-           held_out.sum().item<double>();
-  }
-
-  /// Query, key and value share one tensor but are three matrices.
-  void route(root_optim::RoutingEntry& entry) const override {
-    if (entry.name.find("qkv.weight") != std::string::npos) entry.layout.split_rows(3);
+    return loss_of_frequencies(corpus_.training, corpus_.validation, language_model::vocabulary);
   }
 
  private:

@@ -14,6 +14,7 @@
 #include <utility>
 #include <variant>
 
+#include "../examples/common/optimizers.hpp"
 #include "candidate_filter.hpp"
 #include "spec.hpp"
 
@@ -141,9 +142,8 @@ Subject make(const Settings& s, const Configuration& c, const F& filter, const O
   options.momentum_start(c.momentum_start).momentum_warmup(c.momentum_warmup);
   options.gate(c.gate).gate_run(c.gate_run).adamw_lr_ratio(c.adamw_lr_ratio);
   options.betas(std::make_tuple(std::get<0>(options.betas()), c.beta2));
-  const auto table = root_optim::route(
-      task.model(), options, [&task](root_optim::RoutingEntry& entry) { task.route(entry); });
-  auto optimizer = std::make_unique<Optimizer>(table.groups(), options);
+  auto optimizer =
+      std::make_unique<Optimizer>(examples::routed(task.model(), options).groups(), options);
   auto observed = [&optimizer = *optimizer] { return root_optim::next_matrices(optimizer); };
   auto filter_gradients = [&optimizer = *optimizer] { root_optim::filter_gradients(optimizer); };
   return {std::move(optimizer), observed, filter_gradients};

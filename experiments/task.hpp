@@ -6,7 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <root_optim/parameters/routing.hpp>
 
 #include <cstdint>
 #include <memory>
@@ -30,9 +29,10 @@ class Task {
   virtual Evaluation evaluate() = 0;
   /// The validation loss of a model that knows nothing but how frequent each label is.
   virtual double trivial_loss() const = 0;
-  /// How the model's parameters become matrices, where the shape alone does not tell.
-  virtual void route(root_optim::RoutingEntry& entry) const = 0;
 };
+
+/// The mean cross-entropy of held-out labels under the frequencies of training labels, none of which counts as 0.
+double loss_of_frequencies(const at::Tensor& training, const at::Tensor& held_out, int64_t classes);
 
 /// The task of the settings, with weights drawn from LibTorch's generator.
 std::unique_ptr<Task> make_task(const Settings& settings);

@@ -65,17 +65,7 @@ class VisionTask : public Task {
   }
 
   double trivial_loss() const override {
-    const auto counts = [](const at::Tensor& labels) {
-      return at::bincount(labels, {}, vision::classes).to(at::kDouble).add_(1e-3);
-    };
-    const at::Tensor training = counts(data_.train.labels), held_out = counts(data_.test.labels);
-    return -training.div(training.sum()).log_().mul_(held_out).sum().template item<double>() /
-           held_out.sum().template item<double>();
-  }
-
-  /// Query, key and value share one tensor but are three matrices.
-  void route(root_optim::RoutingEntry& entry) const override {
-    if (entry.name.find("qkv.weight") != std::string::npos) entry.layout.split_rows(3);
+    return loss_of_frequencies(data_.train.labels, data_.test.labels, vision::classes);
   }
 
  private:

@@ -173,25 +173,33 @@ generator=()
 say "Building the checks"
 part configure 90 build.txt cmake -S "$project" -B "$build" "${generator[@]}" \
   -DCMAKE_BUILD_TYPE=Release "-DROOT_OPTIM_TORCH_ROOT=$root" "-DCMAKE_PREFIX_PATH=$packed" \
-  -DROOT_OPTIM_BUILD_EXAMPLES=OFF -DROOT_OPTIM_INSTALL=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O2 ||
+  -DROOT_OPTIM_BUILD_EXAMPLES=OFF -DROOT_OPTIM_INSTALL=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O2 \
+  -DROOT_OPTIM_TEST_TIMEOUT=100 ||
   die "configuring failed; see $report/build.txt"
-targets=(gpu_check)
-[ "$imported" != "$root" ] || targets+=(benchmark_module)
-part "build the checks" 240 build.txt cmake --build "$build" --parallel "$jobs" --target "${targets[@]}" ||
+part "build the checks" 240 build.txt cmake --build "$build" --parallel "$jobs" --target gpu_check ||
   die "the build failed; see $report/build.txt"
+module=
+if [ "$imported" != "$root" ]; then
+  missing="python3 does not import this torch"
+elif part "build the module" 240 build.txt cmake --build "$build" --parallel "$jobs" --target benchmark_module; then
+  module=$build/benchmarks/module.so
+else
+  missing="its module was not built"
+fi
 
 say "Checks"
 check=$build/tests/cuda/gpu_check
 for name in orthogonalize trajectory repeat checkpoint mixed non_finite moved devices; do
   part "$name" 120 results.txt "$check" --device "$device" ${quick[@]+"${quick[@]}"} $name || true
 done
-if [ "$imported" = "$root" ]; then
+if [ -n "$module" ]; then
   for name in sync profile memory streams graph speed; do
     part "$name" 120 results.txt "$python" "$project/tests/cuda/gpu_check.py" --device "$device" \
-      --module "$build/benchmarks/module.so" ${quick[@]+"${quick[@]}"} --csv "$report/speed.csv" $name || true
+      --module "$module" ${quick[@]+"${quick[@]}"} --csv "$report/speed.csv" $name || true
   done
 else
-  line "sync, profile, memory, streams, graph, speed" "not run: python3 does not import this torch" 0
+  line "sync, profile, memory, streams, graph, speed" "not run: $missing" 0
+  failed=1
 fi
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null || true)
 if [ "$device" = cuda ] && [ -n "$sanitizer" ]; then
@@ -199,19 +207,21 @@ if [ "$device" = cuda ] && [ -n "$sanitizer" ]; then
     "$check" --device cuda sanitizer || true
 else
   line compute-sanitizer "not run: not there" 0
+  [ "$device" != cuda ] || failed=1
 fi
 
 # ---- Tests -----------------------------------------------------------------------------------------
 
 if ((${#quick[@]} == 0)); then
   say "Tests"
-  if part "build the tests" 300 build.txt cmake --build "$build" --parallel "$jobs" --target \
-      unit_tests golden_tests convergence_tests property_tests; then
-    # Every process takes some 0.5 GB of the card.
-    ((jobs <= 8)) || jobs=8
-    part tests 200 tests.txt ctest --test-dir "$build" --parallel "$jobs" --timeout 100 \
-      --output-on-failure --no-tests=error --label-regex '^(unit|property|golden|convergence)$' || true
-  fi
+  keep_going=(-k 0)  # a program that does not compile is a failure of its own
+  ((${#generator[@]})) || keep_going=(-k)
+  part "build the tests" 300 build.txt cmake --build "$build" --parallel "$jobs" --target \
+    unit_tests golden_tests convergence_tests property_tests -- "${keep_going[@]}" || true
+  # Every process takes some 0.5 GB of the card.
+  ((jobs <= 8)) || jobs=8
+  part tests 200 tests.txt ctest --test-dir "$build" --parallel "$jobs" \
+    --output-on-failure --no-tests=error --label-regex '^(unit|property|golden|convergence)$' || true
 fi
 
 say "Report"

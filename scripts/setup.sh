@@ -71,6 +71,13 @@ and then this again."
 and then this again."
 }
 
+find_tool() {  # find_tool NAME: its path; that of the newest NAME-<version> if only such are there
+  local tool
+  tool=$(command -v "$1" || compgen -c "$1-" | grep -E "^${1//+/\\+}-[0-9]+$" | sort -V | tail -n 1)
+  [ -n "$tool" ] || return 1
+  command -v "$tool"
+}
+
 compiler_found() { command -v "${CXX:-c++}" > /dev/null || command -v g++ > /dev/null; }
 
 # ---- What CMake finds ------------------------------------------------------------------------------

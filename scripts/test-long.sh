@@ -64,13 +64,6 @@ build() {  # build PRESET TARGET...
   cmake --build "$project/build/$preset" --parallel "$jobs" --target "$@"
 }
 
-find_tool() {  # find_tool NAME: NAME or the newest NAME-<version>
-  local tool
-  tool=$(command -v "$1" || compgen -c "$1-" | grep -E "^${1//+/\\+}-[0-9]+$" | sort -V | tail -n 1)
-  [ -n "$tool" ] || return 1
-  command -v "$tool"
-}
-
 need_tool() {  # need_tool NAME PACKAGE
   find_tool "$1" > /dev/null || install_packages "$2" >&2
   find_tool "$1"

@@ -225,11 +225,6 @@ fetch_debian() {  # fetch_debian VERSION FOLDER: sets `obtained`
 
 # ---- A lane ------------------------------------------------------------------------------------------
 
-compiler_named() {  # compiler_named g++|clang++: its path; the newest one if only clang++-N is there
-  command -v "$1" || compgen -c "$1-" | grep -E "^${1//+/\\+}-[0-9]+\$" | sort -V | tail -n 1 |
-    xargs -r which
-}
-
 # Sets `outcome`, and what else stands in a row. Everything that the tools print goes to the log.
 run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
   local version=$1 from=$2 compiler_name=$3
@@ -238,8 +233,7 @@ run_lane() {  # run_lane VERSION SOURCE COMPILER STANDARD [NVIDIA PACKAGE...]
   local torch=$folder/libtorch build=$folder/build report=$folder/report$suffix.xml options=() cxx
   left_out=''
   source=''
-  cxx=$(compiler_named "$compiler_name") && [ -n "$cxx" ] ||
-    { outcome="not run: no $compiler_name here"; return; }
+  cxx=$(find_tool "$compiler_name") || { outcome="not run: no $compiler_name here"; return; }
 
   if [ ! -f "$torch/obtained" ]; then  # written last: a download cut short has none
     say "$version: obtaining LibTorch"
@@ -323,7 +317,7 @@ if [ -z "$table_only" ]; then
   tree=$(tree_digest)
   for version in "${selected[@]}"; do
     compiler=$(lane_of "$version" | awk '{ print $3 }')
-    [ -n "$(compiler_named "$compiler")" ] || install_packages "${compiler/clang++/clang}"
+    find_tool "$compiler" > /dev/null || install_packages "${compiler/clang++/clang}"
   done
 fi
 
@@ -332,7 +326,7 @@ for version in "${selected[@]}"; do
   [ -z "$table_only" ] || break
   read -r -a lane <<< "$(lane_of "$version")"
   standard=${lane[3]}
-  compiler=$("$(compiler_named "${lane[2]}")" --version | sed -n 1p)
+  compiler=$("$(find_tool "${lane[2]}")" --version | sed -n 1p)
   definition="${lane[*]} | $compiler"
   folder=$versions/$version
   if [ -z "$force" ] && [[ "$(result "$version" outcome "$suffix")" == *passed* ]] &&

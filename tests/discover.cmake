@@ -39,6 +39,6 @@ while(NOT names STREQUAL "")  # not foreach: names may hold what is special in a
   string(APPEND script
     "add_test([==[${KIND}/${name}]==] [==[${PROGRAM}]==] [==[${pattern}]==]${must_match})\n"
     "set_tests_properties([==[${KIND}/${name}]==] PROPERTIES LABELS [==[${labels}]==]"
-    " TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1)\n")
+    " TIMEOUT ${TIMEOUT} ENVIRONMENT OMP_NUM_THREADS=1)\n")
 endwhile()
 file(WRITE ${OUTPUT} "${script}")

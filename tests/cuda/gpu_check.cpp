@@ -8,7 +8,6 @@
 #include <root_optim/root_optim.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -22,6 +21,7 @@
 #include <vector>
 
 #include "../../benchmarks/matrices.hpp"
+#include "../support/singular_values.hpp"
 
 using namespace root_optim;
 
@@ -59,11 +59,13 @@ struct Way {
 std::vector<Way> ways() {
   std::vector<Way> all;
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    // Iteration::Auto would take inverses on the CPU and products on a GPU: two things, not one twice.
+    const AdaNewton products = AdaNewton().iteration(Iteration::NewtonSchulz).compute_dtype(dtype);
     for (const Form form : {Form::Auto, Form::Direct, Form::Gram}) {
       const char* const name = form == Form::Auto     ? "ada_newton"
                                : form == Form::Direct ? "ada_newton direct"
                                                       : "ada_newton gram";
-      all.push_back({name, dtype, AdaNewton().compute_dtype(dtype).form(form)});
+      all.push_back({name, dtype, AdaNewton(products).form(form)});
     }
     all.push_back({"jordan", dtype, NewtonSchulz().compute_dtype(dtype)});
     all.push_back({"you schatten8", dtype,
@@ -78,6 +80,8 @@ std::vector<Way> ways() {
                        .steps(8)
                        .compute_dtype(dtype)});
     if (dtype != at::kBFloat16) {
+      all.push_back({"ada_newton inverses", dtype,
+                     AdaNewton().iteration(Iteration::Rational).compute_dtype(dtype)});
       all.push_back(
           {"rational", dtype, [dtype](const at::Tensor& x) {
              RationalOptions options;
@@ -87,13 +91,6 @@ std::vector<Way> ways() {
     }
   }
   return all;
-}
-
-double largest_singular_value(const at::Tensor& x) {
-  const at::Tensor exact = x.to(at::kDouble);
-  const at::Tensor gram = exact.matmul(exact.t());
-  if (!gram.isfinite().all().item<bool>()) return std::numeric_limits<double>::quiet_NaN();
-  return std::sqrt(at::linalg_eigvalsh(gram).max().item<double>());
 }
 
 /// Whether cuBLAS may add bfloat16 in bfloat16. LibTorch 1.13 leaves no choice.
@@ -127,7 +124,7 @@ void orthogonalize(Run& run) {
           if (run.device.is_cuda()) allow_bfloat16_reduction(reduced);
           const at::Tensor result = way.apply(x.to(run.device))[0].cpu();
           const double error = relative_error(result, sample.polar);
-          const double largest = largest_singular_value(result);
+          const double largest = test::largest_singular_value(result);
           std::printf("  %-18s %-9s %4lldx%-5lld %-16s %10.2e %10.2e %9.4f %9s\n", way.name.c_str(),
                       c10::toString(way.dtype), static_cast<long long>(rows),
                       static_cast<long long>(cols), benchmarks::name_of(family).c_str(), error,
@@ -202,8 +199,10 @@ void train(torch::optim::Optimizer& optimizer, const Tensors& parameters, int64_
   }
 }
 
+/// The iteration that runs on GPUs, on the CPU, too.
 RootOptions options_in(at::ScalarType compute) {
-  return RootOptions(0.02).orthogonalizer(AdaNewton().compute_dtype(compute));
+  return RootOptions(0.02).orthogonalizer(
+      AdaNewton().iteration(Iteration::NewtonSchulz).compute_dtype(compute));
 }
 
 /// max over parameters of ‖a − b‖ ÷ ‖b − start‖: as a share of the way they went.

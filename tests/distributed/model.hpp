@@ -5,10 +5,10 @@
 #pragma once
 
 #include "support/catch_torch.hpp"
+#include "support/saved.hpp"
 
 #include <cstdint>
 #include <root_optim/root_optim.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -96,13 +96,6 @@ std::string message_of(const F& f) {
     return error.what_without_backtrace();
   }
   return "";
-}
-
-template <class Optimizer>
-std::string saved(const Optimizer& optimizer) {
-  std::ostringstream file;
-  root_optim::save(optimizer, file);
-  return file.str();
 }
 
 }  // namespace test

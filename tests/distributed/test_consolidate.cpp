@@ -5,25 +5,16 @@
 
 #include <cstdint>
 #include <root_optim/distributed.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
 using namespace root_optim;
 using test::bits_of;
+using test::load_from;
 using test::message_of;
 using test::Model;
 using test::on_all_ranks;
 using test::take_steps;
-
-namespace {
-
-void load_text(Root& optimizer, const std::string& file) {
-  std::istringstream stream(file);
-  load(optimizer, stream);
-}
-
-}  // namespace
 
 TEST_CASE("a checkpoint of N ranks goes on with M") {
   Model whole;
@@ -54,9 +45,9 @@ TEST_CASE("a checkpoint of N ranks goes on with M") {
           Root optimizer(model.groups(RootOptions()));
           const at::NoGradGuard no_grad;
           for (size_t i = 0; i < values.size(); ++i) model.all()[i].copy_(values[i]);
-          if (before) load_text(optimizer, file);
+          if (before) load_from(optimizer, file);
           distribute(optimizer, group);
-          if (!before) load_text(optimizer, file);
+          if (!before) load_from(optimizer, file);
           take_steps(model, optimizer, 3, 5);
           consolidate(optimizer, to - 1);
           if (rank == to - 1) again = test::saved(optimizer);
@@ -128,10 +119,10 @@ TEST_CASE("a checkpoint that one rank alone loads is noticed by all") {
     Model model;
     Root optimizer(model.groups(RootOptions()));
     distribute(optimizer, group);
-    if (rank == 1) load_text(optimizer, file);
+    if (rank == 1) load_from(optimizer, file);
     model.set_gradients(0);
     thrown[at] = message_of([&] { optimizer.step(); });
-    load_text(optimizer, file);
+    load_from(optimizer, file);
     take_steps(model, optimizer, 0, 1);
     bits[at] = bits_of(model.all());
   });

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <root_optim/calibration.hpp>
 #include <root_optim/distributed.hpp>
 #include <stdexcept>
 #include <string>
@@ -372,6 +373,17 @@ TEST_CASE("steps that are to be captured are refused, before and after `distribu
       CHECK_THAT(one, test::contains("`capturable`"));
     }
   }
+}
+
+TEST_CASE("a calibrator refuses a distributed optimizer") {
+  const std::vector<std::string> thrown = test::on_ranks(1, [&](int, const test::Group& group) {
+    Model model;
+    Root optimizer(model.matrices);
+    distribute(optimizer, group);
+    Calibrator<SoftThreshold>(optimizer).step();
+  });
+  CHECK_THAT(thrown[0],
+             test::contains("root_optim::Calibrator: expected an optimizer of one process"));
 }
 
 TEST_CASE("a group cannot be added to a distributed optimizer") {

@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <limits>
 #include <root_optim/distributed.hpp>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -209,8 +208,7 @@ TEST_CASE("a checkpoint has the gate of N ranks, and M go on with it") {
           if (sharded) {
             load_sharded(optimizer, folder);
           } else {
-            std::istringstream file(consolidated);
-            load(optimizer, file);
+            test::load_from(optimizer, consolidated);
           }
           uneven_steps(own, optimizer, 7, last);
           consolidate(optimizer, 0);

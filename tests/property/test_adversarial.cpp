@@ -16,9 +16,11 @@
 #include <vector>
 
 #include "support/devices.hpp"
+#include "support/singular_values.hpp"
 #include "support/spectra.hpp"
 
 using namespace root_optim;
+using test::largest_singular_value;
 
 namespace {
 
@@ -98,12 +100,6 @@ at::Tensor spectra(const Set& set, int64_t count, int64_t rank, uint64_t seed) {
     values[i][0] = std::pow(room, 1 / p);
   }
   return sigma;
-}
-
-double largest_singular_value(const at::Tensor& x) {
-  const at::Tensor y = x.to(at::kCPU, at::kDouble);
-  if (!y.isfinite().all().item<bool>()) return std::numeric_limits<double>::infinity();
-  return std::sqrt(at::linalg_eigvalsh(y.matmul(y.transpose(1, 2))).max().item<double>());
 }
 
 }  // namespace

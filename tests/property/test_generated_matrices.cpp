@@ -15,22 +15,13 @@
 #include "support/devices.hpp"
 #include "support/generators.hpp"
 #include "support/reference.hpp"
+#include "support/singular_values.hpp"
 
 using namespace root_optim;
 using test::expect;
 using test::MatrixCase;
 
 namespace {
-
-/// The largest singular value of each matrix, or infinity.
-double largest_singular_value(const at::Tensor& x) {
-  if (x.numel() == 0) return 0;
-  const at::Tensor y = x.to(at::kDouble);
-  if (!y.isfinite().all().item<bool>()) return std::numeric_limits<double>::infinity();
-  const at::Tensor gram =
-      y.size(1) > y.size(2) ? y.transpose(1, 2).matmul(y) : y.matmul(y.transpose(1, 2));
-  return std::sqrt(std::max(0.0, at::linalg_eigvalsh(gram).max().item<double>()));
-}
 
 /// ‖a − b‖_F / √min(m, n), the largest of a batch.
 double difference(const at::Tensor& a, const at::Tensor& b) {
@@ -106,7 +97,7 @@ TEST_CASE("generated matrices: finite, within the validator's promise, near exac
     const double bound =
         1.35 *
         (1 + std::sqrt(rank) * (c.input == at::kBFloat16 ? test::unit_roundoff(c.input) : 0));
-    const double sigma = largest_singular_value(y);
+    const double sigma = test::largest_singular_value(y);
     largest.add(sigma, bound);
     expect(sigma <= bound, "a singular value of ", sigma, ", expected at most ", bound);
     const double allowed = error_bound(c, x);

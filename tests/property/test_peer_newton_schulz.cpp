@@ -203,10 +203,11 @@ TEST_CASE("peer: a norm that underflows in float32", "[peer][property]") {
   options.eps = 0;
   CHECK(excess(orthogonalize(x, identity, options), expected, 1e-6) <= 0);
   // Ours needs no setting for it: Schatten-8 has no absolute eps. The same bound, five steps.
-  const at::Tensor tiny = AdaNewton()(x.unsqueeze(0));
-  const at::Tensor usual = AdaNewton()((x * 1e15 * 1e15).unsqueeze(0));
+  const AdaNewton policy = AdaNewton().compute_dtype(at::kFloat);  // on a GPU, too
+  const at::Tensor tiny = policy(x.unsqueeze(0));
+  const at::Tensor usual = policy((x * 1e15 * 1e15).unsqueeze(0));
   INFO("largest difference from the matrix of scale 1: " << largest(tiny - usual));
-  CHECK(relative_error(tiny, exact_polar(float64(x).unsqueeze(0))) < 0.1);
+  CHECK(relative_error(float64(tiny), exact_polar(float64(x).unsqueeze(0))) < 0.1);
 }
 
 // TestNewtonSchulz.test_newtonschulz_3d_input_close_to_per_slice, test_cubic5_3d_...: atol 1e-6.

@@ -83,7 +83,8 @@ struct CalibratorOptions {
 ///           optimizer, and the parameters' step counts say whose turn it is. So a resumed run goes on
 ///           exactly as an uninterrupted one.
 /// Cost:     per shape and calibration `samples` eigendecompositions of m×m in float64 and one
-///           design (about 20 ms on one core); synchronizes with the host then, and only then.
+///           design (about 20 ms on one core); synchronizes with the host then, and with `capturable` in every
+///           call, once for each parameter.
 /// Off by default: without a Calibrator nothing here runs.
 template <class OutlierFilter>
 class Calibrator {
@@ -111,8 +112,13 @@ class Calibrator {
   /// Calibrates what is due. Call it at every step, when the gradients are there and before
   /// optimizer.step().
   /// @throws c10::Error for a gradient that does not match its parameter, as optimizer.step() would;
-  /// earlier groups may have been calibrated by then.
+  /// earlier groups may have been calibrated by then. And for a distributed optimizer.
   void step() {
+    TORCH_CHECK(!optimizer_.is_distributed(),
+                "root_optim::Calibrator: expected an optimizer of one process, got a distributed "
+                "one, of whose "
+                "momentum this rank has a part: design coefficients before `distribute` "
+                "(design_coefficients)");
     at::NoGradGuard no_grad;
     for (size_t g = 0; g < optimizer_.param_groups().size(); ++g) step_group(g);
   }
@@ -171,11 +177,8 @@ class Calibrator {
   TableEntry designed(const AdaNewton& policy, int64_t rows, int64_t cols, Precision precision,
                       const at::Tensor& parameter, const Spectrum& seen) const {
     if (policy.iteration_for(rows, cols, parameter) == Iteration::Rational) {
-      std::vector<int64_t> poles;
-      for (const RationalStage& f : policy.stages(rows, cols)) {
-        poles.push_back(static_cast<int64_t>(f.poles.size()));
-      }
-      return calibrated_stages(rows, cols, seen, poles, options_.gaussian_weight);
+      return calibrated_stages(rows, cols, seen, poles_of(policy.stages(rows, cols)),
+                               options_.gaussian_weight);
     }
     return calibrated_entry(rows, cols, seen, policy.steps_for(rows, cols, precision), precision,
                             options_.gaussian_weight, policy.quintics(rows, cols, precision));

@@ -5,6 +5,7 @@
 // coefficients/design/shape_model.hpp; coefficients that follow the training are in calibrator.hpp.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -65,10 +66,7 @@ int64_t design_coefficients(OrthogonalizedOptimizer<F, AdaNewton>& optimizer,
         entry.precision = precision;
         if (policy.iteration_for(shape.rows, shape.cols, parameter) == Iteration::Rational) {
           RationalDesignOptions wanted;
-          wanted.poles.clear();
-          for (const RationalStage& f : policy.stages(shape.rows, shape.cols)) {
-            wanted.poles.push_back(static_cast<int64_t>(f.poles.size()));
-          }
+          wanted.poles = poles_of(policy.stages(shape.rows, shape.cols));
           auto parts = shape_spectra(shape.rows, shape.cols, model);
           const auto count = static_cast<double>((std::min)(shape.rows, shape.cols));
           for (auto& part : parts) part.second = schatten4_spectrum(part.second, count);

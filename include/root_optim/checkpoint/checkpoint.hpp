@@ -35,7 +35,7 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 /// A parameter's part of a checkpoint. `state.step() == 0` means that it has not been stepped yet.
 struct CheckpointParam {
   std::vector<int64_t> shape;  ///< of the parameter
-  ParamState state;            ///< what `ParamState::slots` lists, and the step
+  ParamState state;            ///< what `ParamState::slot_list` lists, and the step
 };
 
 /// A group's part of a checkpoint: complete options, and its parameters in their order.

@@ -37,6 +37,9 @@ struct RationalStage {
 /// First stage first.
 using RationalStages = std::vector<RationalStage>;
 
+/// The number of poles of each stage.
+std::vector<int64_t> poles_of(const RationalStages& schedule);
+
 /// f(x).
 double evaluate(const RationalStage& f, double x);
 

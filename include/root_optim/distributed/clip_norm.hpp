@@ -6,7 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -64,7 +63,7 @@ at::Tensor clip_norm(OrthogonalizedOptimizer<F, O>& optimizer, double max_norm) 
         const auto& options = detail::group_options<Options>(groups, g);
         for (size_t i = 0; i < groups[g].params().size(); ++i) {
           const at::Tensor& parameter = groups[g].params()[i];
-          if (is_first) own = own.to(parameter.device());
+          if (is_first) own = at::zeros({1}, parameter.options().dtype(at::kDouble));
           is_first = false;
           const at::Tensor& gradient = parameter.grad();
           if (!gradient.defined()) continue;
@@ -72,20 +71,13 @@ at::Tensor clip_norm(OrthogonalizedOptimizer<F, O>& optimizer, double max_norm) 
                                  detail::describe(parameter, g, i, options.names()));
           gradients.push_back(gradient);
           const bool counts = ranks.rank() == 0 || shared->shards().has(g, i);
-          if (counts && gradient.numel() > 0) {
-            counted.push_back(
-                at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).to(own.device()));
-          }
+          if (counts && gradient.numel() > 0) counted.push_back(gradient);
         }
       }
-      if (!counted.empty()) own = at::linalg_vector_norm(at::stack(counted)).reshape({1});
+      if (!counted.empty()) own = detail::norm_together(counted, own.device()).reshape({1});
     });
     detail::agree(ranks, error, {detail::clipping(max_norm, 0).front()});
-    std::vector<at::Tensor> all;
-    for (int64_t r = 0; r < ranks.size(); ++r) all.push_back(at::empty_like(own));
-    detail::Started started = ranks.all_gather(own, all);
-    ranks.wait(started);
-    norm = at::linalg_vector_norm(at::stack(all));
+    norm = at::linalg_vector_norm(at::stack(ranks.gathered(own)));
     const at::Tensor factor = detail::clip_factor(norm, max_norm);
     for (const at::Tensor& gradient : gradients) gradient.mul_(factor.to(gradient.device()));
   });

@@ -7,8 +7,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -214,7 +212,7 @@ inline at::Tensor GradientReducer::clip_norm(double max_norm) {
   const at::NoGradGuard no_grad;
   ranks_.at("GradientReducer::clip_norm");
   std::string error;
-  std::vector<at::Tensor> norms;
+  std::vector<at::Tensor> gradients;
   at::Tensor norm = at::zeros({}, at::kDouble);
   detail::attempt(error, [&] {
     detail::check_max_norm("GradientReducer", max_norm);
@@ -222,21 +220,16 @@ inline at::Tensor GradientReducer::clip_norm(double max_norm) {
       const at::Tensor& gradient = parameters_[i].grad();
       if (!gradient.defined()) continue;
       detail::check_gradient(parameters_[i], gradient, where(i));
-      norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble));
+      gradients.push_back(gradient);
     }
-    if (norms.empty()) return;
-    for (at::Tensor& one : norms) one = one.to(norms.front().device());
-    norm = at::linalg_vector_norm(at::stack(norms));
+    if (!gradients.empty()) norm = detail::norm_together(gradients, gradients.front().device());
   });
-  detail::agree(ranks_, error, detail::clipping(max_norm, norms.size()));
-  if (norms.empty()) return norm;
+  detail::agree(ranks_, error, detail::clipping(max_norm, gradients.size()));
+  if (gradients.empty()) return norm;
   detail::Started started = ranks_.broadcast(norm, 0);
   ranks_.wait(started);
   const at::Tensor factor = detail::clip_factor(norm, max_norm);
-  for (const at::Tensor& parameter : parameters_) {
-    const at::Tensor& gradient = parameter.grad();
-    if (gradient.defined()) gradient.mul_(factor.to(gradient.device()));
-  }
+  for (const at::Tensor& gradient : gradients) gradient.mul_(factor.to(gradient.device()));
   return norm;
 }
 

@@ -6,7 +6,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -14,7 +13,6 @@
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>  // back_inserter
@@ -24,7 +22,7 @@
 #include <vector>
 
 #include <root_optim/distributed/detail/agreement.hpp>
-#include <root_optim/distributed/detail/bucket_exchange.hpp>  // aligned
+#include <root_optim/distributed/detail/bucket_exchange.hpp>  // Room
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/gradient_agreement.hpp>
 #include <root_optim/distributed/detail/rank_weight.hpp>
@@ -120,11 +118,9 @@ class OwnerReducer {
     std::vector<detail::Started> started;
   };
   using Bucket = std::vector<detail::Parcel>;
-  using Memory = std::map<std::string, at::Tensor>;  // by device
 
-  Memory memory_for(const std::vector<Bucket>& buckets) const;
-  int64_t bytes_of(const detail::Parcel& parcel) const;
-  Flight send_off(const Bucket& bucket, const Memory& memory, int first_tag);
+  Flight send_off(const Bucket& bucket, const detail::BucketMemory& memory,
+                  const at::Tensor& weight, int first_tag);
   void land(const Bucket& bucket, Flight& flight);
   std::string where(size_t i) const {
     return detail::describe(parameters_[i], places_[i].first, places_[i].second, {});
@@ -135,7 +131,6 @@ class OwnerReducer {
   std::vector<detail::OwnedRows> owned_;
   std::vector<at::Tensor> parameters_;
   std::vector<std::pair<size_t, size_t>> places_;  // group and index of each
-  at::Tensor weight_;                              ///< of this rank's gradients; undefined: 1
 };
 
 // ---------------------------------------------------------------------------------------------------
@@ -151,7 +146,7 @@ inline void OwnerReducer::reduce() {
   std::string error;
   std::vector<at::Tensor> added(parameters_.size());
   std::vector<Bucket> buckets;
-  std::array<Memory, 2> memory;
+  detail::Room room;
   at::Tensor norm;  // of this rank's, where it is limited
   detail::attempt(error, [&] {
     if (options_.limit_ranks() > 0) norm = detail::norm_of_gradients(parameters_);
@@ -168,7 +163,11 @@ inline void OwnerReducer::reduce() {
     buckets =
         detail::reduction_buckets(parameters_, dtypes, travelling,
                                   (std::max)(options_.bucket_bytes() / ranks_.size(), least_bytes));
-    for (Memory& one : memory) one = memory_for(buckets);
+    detail::take_room(room, buckets, [this](const detail::Parcel& parcel) {
+      // Its owner keeps what every rank has sent.
+      const int64_t copies = parcel.owner == ranks_.rank() ? ranks_.size() : 1;
+      return std::pair(parcel.device.str(), detail::aligned(parcel.bytes()) * copies);
+    });
   });
   detail::agree(ranks_, error);
   for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -176,12 +175,12 @@ inline void OwnerReducer::reduce() {
   }
   if (ranks_.size() == 1) return;  // the mean of one
 
-  weight_ =
+  const at::Tensor weight =
       norm.defined() ? detail::rank_weight(ranks_, norm, options_.limit_ranks()) : at::Tensor();
   Flight before;
   int tag = 0;
   for (size_t b = 0; b < buckets.size(); ++b) {
-    Flight flight = send_off(buckets[b], memory[b % 2], tag);
+    Flight flight = send_off(buckets[b], room[b % 2], weight, tag);
     tag += static_cast<int>(buckets[b].size());
     if (b > 0) land(buckets[b - 1], before);
     before = std::move(flight);
@@ -189,34 +188,12 @@ inline void OwnerReducer::reduce() {
   if (!buckets.empty()) land(buckets.back(), before);
 }
 
-/// What a parcel takes here: its owner keeps what every rank has sent.
-inline int64_t OwnerReducer::bytes_of(const detail::Parcel& parcel) const {
-  return detail::aligned(parcel.bytes()) * (parcel.owner == ranks_.rank() ? ranks_.size() : 1);
-}
-
-inline OwnerReducer::Memory OwnerReducer::memory_for(const std::vector<Bucket>& buckets) const {
-  std::map<std::string, std::pair<at::Device, int64_t>> most;
-  for (const Bucket& bucket : buckets) {
-    std::map<std::string, int64_t> bytes;
-    for (const detail::Parcel& parcel : bucket) {
-      const int64_t sum = bytes[parcel.device.str()] += bytes_of(parcel);
-      int64_t& largest = most.emplace(parcel.device.str(), std::pair(parcel.device, int64_t{0}))
-                             .first->second.second;
-      largest = (std::max)(largest, sum);
-    }
-  }
-  Memory memory;
-  for (const auto& [name, device] : most) {
-    memory[name] =
-        at::empty({device.second}, at::TensorOptions().dtype(at::kByte).device(device.first));
-  }
-  return memory;
-}
-
 /// Packs this rank's gradients, and starts what travels.
+/// @param weight of this rank's gradients; undefined: 1
 /// @param first_tag of the bucket's parcels, each of which has one
-inline OwnerReducer::Flight OwnerReducer::send_off(const Bucket& bucket, const Memory& memory,
-                                                   int first_tag) {
+inline OwnerReducer::Flight OwnerReducer::send_off(const Bucket& bucket,
+                                                   const detail::BucketMemory& memory,
+                                                   const at::Tensor& weight, int first_tag) {
   Flight flight;
   std::map<std::string, int64_t> used;
   std::vector<at::Tensor> own;  // this rank's numbers, by parcel
@@ -237,7 +214,7 @@ inline OwnerReducer::Flight OwnerReducer::send_off(const Bucket& bucket, const M
       own.back().narrow(0, end, part.numel()).view(part.sizes()).copy_(part);
       end += part.numel();
     }
-    if (weight_.defined()) own.back().mul_(weight_.to(own.back().device()));
+    if (weight.defined()) own.back().mul_(weight.to(own.back().device()));
   }
   // Of two ranks the lower one sends first: a transport may make a message wait for the one before.
   for (int64_t peer = 0; peer < ranks_.size(); ++peer) {

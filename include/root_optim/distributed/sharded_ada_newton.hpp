@@ -13,7 +13,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,6 +27,7 @@
 #include <root_optim/distributed/detail/agreement.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/filters/soft_threshold.hpp>
+#include <root_optim/kernels/symmetric_product.hpp>  // mirror_upper
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/optimizer/options.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
@@ -165,7 +165,7 @@ class ShardedAdaNewton {
   std::string describe() const {
     return count_ == 0 ? "without a group" : c10::str("as rank ", rank_, " of ", count_);
   }
-  /// f(ranks), after whose errors the ranks are in step only if every one has thrown it.
+  /// f(ranks), as `detail::in_step`, by the name `what`.
   template <class F>
   void in_step(const char* what, const F& f) const;
 
@@ -192,18 +192,10 @@ template <class F>
 void ShardedAdaNewton::in_step(const char* what, const F& f) const {
   TORCH_CHECK(ranks_, "root_optim::ShardedAdaNewton: expected a group ", describe(), ", got none");
   detail::Collectives& ranks = ranks_->all;
-  TORCH_CHECK(ranks.lost().empty(),
-              "root_optim::ShardedAdaNewton: expected ranks in step, got a failure in ",
-              ranks.lost(), "; load a checkpoint in new processes");
-  ranks.at(c10::str("ShardedAdaNewton, ", what, ' ', ++ranks_->calls));
-  try {
+  detail::in_step(ranks, "ShardedAdaNewton", "", [&] {
+    ranks.at(c10::str("ShardedAdaNewton, ", what, ' ', ++ranks_->calls));
     f(ranks);
-  } catch (const detail::AgreedError&) {
-    throw;
-  } catch (const std::exception& error) {
-    ranks.lose(error.what());
-    throw;
-  }
+  });
 }
 
 inline void ShardedAdaNewton::begin_step(int64_t batches, const std::string& error) const {

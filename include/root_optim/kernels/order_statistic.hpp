@@ -17,6 +17,7 @@
 #include <cstring>
 #include <functional>  // plus
 #include <limits>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>

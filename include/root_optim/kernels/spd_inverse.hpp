@@ -11,13 +11,10 @@
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
-#include <ATen/ops/triu.h>
 #include <ATen/ops/where.h>
 
-#include <algorithm>
 #include <cstdint>
 
-#include <root_optim/kernels/parallel.hpp>
 #include <root_optim/kernels/product.hpp>
 #include <root_optim/kernels/tile_product.hpp>  // tile_unit
 #include <root_optim/kernels/tiled_inverse.hpp>
@@ -27,55 +24,6 @@
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 namespace detail {
-
-/// The upper triangle of out ← xxᵀ, x [k, m, n] of any strides, by blocks; what is below is undefined.
-inline void set_symmetric(const at::Tensor& out, const at::Tensor& x,
-                          Workspace* workspace = nullptr) {
-  const auto add = [workspace](const at::Tensor& sum, const at::Tensor& part, double beta) {
-    const int64_t m = sum.size(1), parts = (std::min)((std::max)(m / 128, int64_t{1}), int64_t{4});
-    for (int64_t i = 0; i < parts; ++i) {
-      const int64_t first = m * i / parts, rows = m * (i + 1) / parts - first;
-      product(sum.narrow(1, first, rows).narrow(2, first, m - first), part.narrow(1, first, rows),
-              part.narrow(1, first, m - first).transpose(1, 2), beta, 1, workspace);
-    }
-  };
-  if (x.stride(2) == 1 || !takes_onednn(x, x.transpose(1, 2))) return add(out, x, 0);
-  // A tall matrix: oneDNN needs rows, so a few MB of it are transposed at a time.
-  const int64_t n = x.size(2), step = (std::max)((int64_t{1} << 20) / x.size(1), int64_t{128});
-  for (int64_t i = 0; i < x.size(0); ++i) {
-    for (int64_t first = 0; first < n; first += step) {
-      const at::Tensor part = x.select(0, i).narrow(1, first, (std::min)(step, n - first));
-      add(out.narrow(0, i, 1), part.contiguous().unsqueeze(0), first > 0 ? 1 : 0);
-    }
-  }
-}
-
-/// Copies what is above the diagonal of each matrix [k, m, m] to below it.
-inline void mirror_upper(const at::Tensor& a) {
-  const int64_t m = a.size(1);
-  if (!a.is_cpu() || a.stride(2) != 1) {
-    a.copy_(at::triu(a).add_(at::triu(a, 1).transpose(1, 2)));
-    return;
-  }
-  constexpr int64_t tile = 32;
-  const int64_t tiles = (m + tile - 1) / tile, row = a.stride(1);
-  const auto mirror = [&](auto* first) {
-    for_each_in_turn(a.size(0) * tiles, [&](int64_t part) {
-      auto* const x = first + part / tiles * a.stride(0);
-      const int64_t i0 = part % tiles * tile, i1 = (std::min)(i0 + tile, m);
-      for (int64_t j0 = 0; j0 <= i0; j0 += tile) {
-        for (int64_t i = i0; i < i1; ++i) {
-          for (int64_t j = j0; j < (std::min)(j0 + tile, i); ++j) x[i * row + j] = x[j * row + i];
-        }
-      }
-    });
-  };
-  if (a.scalar_type() == at::kDouble) {
-    mirror(a.data_ptr<double>());
-  } else {
-    mirror(a.data_ptr<float>());
-  }
-}
 
 /// sum ← sum + α (R + cI)⁻¹ by LibTorch's factorization: of the identity where there is none.
 inline void add_inverse_by_libtorch(const at::Tensor& sum, const at::Tensor& r, double c,

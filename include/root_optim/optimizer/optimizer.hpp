@@ -62,8 +62,9 @@ inline namespace ROOT_OPTIM_NAMESPACE {
 ///  - groups are added through this type: LibTorch >= 2.10 replaces the options of a group that is added
 ///    through torch::optim::Optimizer&, so step() refuses it.
 ///
-/// State:     one buffer for a matrix, and rows + columns numbers for its balance, two for AdamW, in float32 (float64 for float64 parameters), and
-///            two counters; with `master_weights` one more for a parameter in half precision. On the CPU a step also keeps its memory for the next one;
+/// State:     one buffer for a matrix, and rows + columns numbers for its balance, two for AdamW, in float32
+///            (float64 for float64 parameters), and two counters; with `master_weights` one more for a
+///            parameter in half precision. On the CPU a step also keeps its memory for the next one;
 ///            `release_workspace` frees it.
 /// Dtypes:    parameters and gradients in float64, float32, bfloat16 or float16, with any strides that
 ///            do not overlap, on any device whose LibTorch has float64. Gradients are never written.

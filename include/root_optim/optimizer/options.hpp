@@ -329,10 +329,10 @@ void OrthogonalizedOptions<F, O>::validate() const {
   each_option([this](const char* name, int64_t, OnLoad, auto member, const auto& range) {
     range(name, this->*member);
   });
-  TORCH_CHECK(
-      !capturable_ || non_finite_ != NonFinite::Raise,
-      "root_optim::options: expected non_finite other than Raise, for which the host waits, with "
-      "capturable");
+  TORCH_CHECK(!capturable_ || non_finite_ != NonFinite::Raise,
+              "root_optim::options: expected non_finite other than Raise with capturable, got "
+              "Raise, for which the "
+              "host waits");
   TORCH_CHECK(
       !capturable_ || (detail::is_capturable<F>() && detail::is_capturable<O>()),
       "root_optim::options: expected policies that do not wait for the device with capturable, got "

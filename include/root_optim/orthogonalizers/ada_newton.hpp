@@ -40,7 +40,8 @@ enum class Iteration {
 /// Rational: `orthogonalize_rational` (Schatten-4 normalization). Stages: the table's entry for the shape (m, n), else
 ///          shipped ones (coefficients/shipped_rational.hpp). Without a `budget` RationalPlan::Default, the cheapest
 ///          whose relative error is at most .75 of that of Muon's five steps, in the mean over captured momentum and
-///          on a Gaussian matrix: more has shown no use in training. With a budget the most exact that it affords, and the cheapest if it affords none.
+///          on a Gaussian matrix: more has shown no use in training. With a budget the most exact that it affords, and
+///          the cheapest if it affords none.
 /// NewtonSchulz: `orthogonalize` (Schatten-8 normalization). Triples: the table's entry for the shape and the precision,
 ///          with its form; else the shipped ones (coefficients/shipped.hpp), which are the same for all shapes and
 ///          within a few percent of what `design_coefficients` reaches for a shape (docs/precision.md), with as many
@@ -57,7 +58,7 @@ class AdaNewton {
 
   /// Which iteration. Default: Auto.
   AdaNewton& iteration(Iteration iteration);
-  /// What a shape may cost. Range: finite, > 0. Default: none, see above.
+  /// What a shape may cost. Takes back `steps`. Range: finite, > 0. Default: none, see above.
   AdaNewton& budget(double budget);
   /// Number of Newton–Schulz steps of shapes without an entry in the table, 3 to 12, whatever they cost; with Auto
   /// it chooses NewtonSchulz, and Rational refuses it. Default: by `budget`.

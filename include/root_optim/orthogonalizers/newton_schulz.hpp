@@ -42,7 +42,8 @@ struct OrthogonalizeOptions {
 };
 
 /// The compute dtype of an input: float64 for float64, else bfloat16 on CUDA devices that multiply it in
-/// hardware (compute capability 8.0, Ampere, and newer, by what LibTorch says), and float32 elsewhere.
+/// hardware (compute capability 8.0, Ampere, and newer, by what LibTorch says; on all without cuDNN, which
+/// cannot tell), and float32 elsewhere.
 at::ScalarType default_compute_dtype(const at::Tensor& x);
 
 namespace detail {

@@ -20,9 +20,9 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
 /// What the optimizer keeps for a parameter. A matrix has a momentum buffer and, with `update_beta`, moments of its
-/// rows and columns, any other parameter two moments; the rest is undefined. Unless noted, tensors have the parameter's shape. They are on its
-/// device, in float64 for a float64 parameter and in float32 for any other. Counters are integers on its
-/// device, where they are counted: reading them waits for the device.
+/// rows and columns, any other parameter two moments; the rest is undefined. Unless noted, tensors have the
+/// parameter's shape. They are on its device, in float64 for a float64 parameter and in float32 for any other.
+/// Counters are integers on its device, where they are counted: reading them waits for the device.
 struct ParamState : torch::optim::OptimizerCloneableParamState<ParamState> {
   /// Number of steps that the parameter had a gradient for, those skipped included.
   TORCH_ARG(int64_t, step) = 0;

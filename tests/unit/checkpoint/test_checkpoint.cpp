@@ -15,13 +15,17 @@
 #include <streambuf>
 
 #include "support/devices.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::load_from;
 using test::on;
 using test::parameter;
+using test::saved;
 using test::train;
 
 namespace {
@@ -52,26 +56,12 @@ struct Model {
     at::NoGradGuard no_grad;
     for (size_t i = 0; i < parameters.size(); ++i) parameters[i].copy_(other.parameters[i]);
   }
-  const Options& options(size_t group) const {
-    return static_cast<const Options&>(optimizer.param_groups()[group].options());
-  }
+  const Options& options(size_t group) const { return optimizer.options(group); }
+  ParamState& state(size_t i) { return test::state_of(optimizer, parameters[i]); }
 
   Tensors parameters;
   Optimizer optimizer;
 };
-
-template <class Optimizer>
-std::string saved(const Optimizer& optimizer) {
-  std::ostringstream file;
-  root_optim::save(optimizer, file);
-  return file.str();
-}
-
-template <class Optimizer>
-void load_from(Optimizer& optimizer, const std::string& content) {
-  std::istringstream file(content);
-  root_optim::load(optimizer, file);
-}
 
 /// Everything an optimizer knows, for "nothing has changed".
 template <class Optimizer>
@@ -84,8 +74,7 @@ void check_equal(Model<Optimizer>& a, Model<Optimizer>& b) {
     const bool has_state = a.optimizer.state().count(key_a) != 0;
     REQUIRE(has_state == (b.optimizer.state().count(key_b) != 0));
     if (!has_state) continue;
-    CHECK((static_cast<const ParamState&>(*a.optimizer.state().at(key_a)) ==
-           static_cast<const ParamState&>(*b.optimizer.state().at(key_b))));
+    CHECK((a.state(i) == b.state(i)));
   }
   for (size_t g = 0; g < a.optimizer.param_groups().size(); ++g) {
     CHECK((a.options(g) == b.options(g)));
@@ -164,11 +153,11 @@ TEST_CASE("what loading does with an option that the code has otherwise", "[chec
     try {
       load_from(second, saved(first));
     } catch (const c10::Error&) {
-      CHECK((static_cast<const RootOptions&>(second.param_groups()[0].options()) == before));
+      CHECK((second.options(0) == before));
       CHECK(second.state().empty());
       throw;
     }
-    return static_cast<const RootOptions&>(second.param_groups()[0].options());
+    return second.options(0);
   };
   const RootOptions plain(0.05);
   // Structure: refused, on both sides, with what to do.
@@ -231,11 +220,8 @@ TEST_CASE("state moves to the parameter's device and dtype of state", "[checkpoi
   train(single.optimizer, single.parameters, 0, 2);
   load_from(dbl.optimizer, saved(single.optimizer));
   const auto states = [](Model<Root>& model) {
-    const auto state = [&](size_t i) {
-      return static_cast<const ParamState&>(
-          *model.optimizer.state().at(root_optim::detail::state_key(model.parameters[i])));
-    };
-    return Tensors{state(0).momentum_buffer(), state(2).exp_avg(), state(2).exp_avg_sq()};
+    return Tensors{model.state(0).momentum_buffer(), model.state(2).exp_avg(),
+                   model.state(2).exp_avg_sq()};
   };
   const Tensors converted = states(dbl), original = states(single);
   for (size_t i = 0; i < original.size(); ++i) {
@@ -248,18 +234,14 @@ TEST_CASE("state moves to the parameter's device and dtype of state", "[checkpoi
 TEST_CASE("loaded state requires no gradient, whatever the file says", "[checkpoint]") {
   Model<Root> model, loaded;
   train(model.optimizer, model.parameters, 0, 2);
-  const auto state = [](Model<Root>& of, size_t i) -> ParamState& {
-    return static_cast<ParamState&>(
-        *of.optimizer.state().at(root_optim::detail::state_key(of.parameters[i])));
-  };
   const std::string clean = saved(model.optimizer);
-  state(model, 0).momentum_buffer().requires_grad_();
-  state(model, 2).exp_avg_sq().requires_grad_();
+  model.state(0).momentum_buffer().requires_grad_();
+  model.state(2).exp_avg_sq().requires_grad_();
   const std::string marked = saved(model.optimizer);
   CHECK(marked != clean);
   load_from(loaded.optimizer, marked);
-  CHECK_FALSE(state(loaded, 0).momentum_buffer().requires_grad());
-  CHECK_FALSE(state(loaded, 2).exp_avg_sq().requires_grad());
+  CHECK_FALSE(loaded.state(0).momentum_buffer().requires_grad());
+  CHECK_FALSE(loaded.state(2).exp_avg_sq().requires_grad());
   CHECK(saved(loaded.optimizer) == clean);
 }
 

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 
+#include "support/optimizer_state.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
@@ -177,8 +178,7 @@ void check_fixture(const Model<typename Optimizer::Options>& model, const Writer
   }
   for (size_t g = 0; g < model.size(); ++g) {
     INFO("group " << g);
-    const auto& group = built.optimizer->param_groups()[g];
-    CHECK((static_cast<const typename Optimizer::Options&>(group.options()) == model[g].options));
+    CHECK((built.optimizer->options(g) == model[g].options));
   }
   check_state(built, writer.format, kSteps);
 
@@ -230,8 +230,7 @@ TEST_CASE("coefficients that format 3 designed on first use are refused unless a
                           test::contains("root_optim::design_coefficients"));
     CHECK(optimizer.state().empty());
     root_optim::load(optimizer, (folder() / writer.file("designed_with_table")).string());
-    const auto& options = static_cast<const RootOptions&>(optimizer.param_groups()[0].options());
-    CHECK(options.orthogonalizer().table().find(8, 12) != nullptr);
+    CHECK(optimizer.options(0).orthogonalizer().table().find(8, 12) != nullptr);
     test::set_gradient(p, at::ones({8, 12}));
     CHECK_NOTHROW(optimizer.step());
   }
@@ -247,8 +246,7 @@ TEST_CASE("moments of updates come back", "[checkpoint]") {
     Built<Root> loaded(model, /*with_options=*/false);
     root_optim::load(*loaded.optimizer, (folder() / writer.file("balanced")).string());
     const auto state_of = [](Built<Root>& built) -> ParamState& {
-      return static_cast<ParamState&>(
-          *built.optimizer->state().at(root_optim::detail::state_key(built.parameters[0][0])));
+      return test::state_of(*built.optimizer, built.parameters[0][0]);
     };
     for (const char* slot : {"row_moment", "column_moment"}) {
       // Means of squares of an orthogonalized matrix, made by another machine's products.
@@ -268,9 +266,8 @@ TEST_CASE("masters come back, and older files begin them", "[checkpoint]") {
       for (size_t g = 0; g < model.size(); ++g) loaded.optimizer->options(g).master_weights(true);
       loaded.step(kSteps + 1);
       const at::Tensor& half = loaded.parameters[0][2];
-      const auto& state = static_cast<const ParamState&>(
-          *loaded.optimizer->state().at(root_optim::detail::state_key(half)));
-      CHECK_THAT(half.detach(), test::same_as(state.master().to(at::kBFloat16)));
+      const at::Tensor& master = test::state_of(*loaded.optimizer, half).master();
+      CHECK_THAT(half.detach(), test::same_as(master.to(at::kBFloat16)));
       continue;
     }
     const auto model = test::fixtures::masters_model();
@@ -278,9 +275,7 @@ TEST_CASE("masters come back, and older files begin them", "[checkpoint]") {
     for (int64_t t = 1; t <= kSteps; ++t) here.step(t);
     root_optim::load(*loaded.optimizer, (folder() / writer.file("masters")).string());
     const auto master = [](Built<Root>& built, size_t i) {
-      return static_cast<ParamState&>(*built.optimizer->state().at(
-                                          root_optim::detail::state_key(built.parameters[0][i])))
-          .master();
+      return test::state_of(*built.optimizer, built.parameters[0][i]).master();
     };
     for (size_t i = 0; i < 2; ++i) {
       REQUIRE(master(loaded, i).scalar_type() == at::kFloat);

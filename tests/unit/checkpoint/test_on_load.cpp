@@ -19,17 +19,23 @@
 #include <utility>
 #include <vector>
 
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::load_from;
 using test::parameter;
+using test::saved;
 using test::train;
 
 namespace {
 
 using Names = std::vector<std::string>;
+
+const LoadOptions kByName = LoadOptions().strict(false);
 
 template <class T>
 void change(T& value) {
@@ -65,21 +71,6 @@ void change(T& value) {
 
 const char* word(OnLoad on_load) {
   return on_load == OnLoad::Restored ? "restored" : on_load == OnLoad::Kept ? "kept" : "structure";
-}
-
-std::string saved(const Root& optimizer) {
-  std::ostringstream file;
-  root_optim::save(optimizer, file);
-  return file.str();
-}
-
-LoadReport load_from(Root& optimizer, const std::string& content, bool strict = true) {
-  std::istringstream file(content);
-  return root_optim::load(optimizer, file, LoadOptions().strict(strict));
-}
-
-const RootOptions& options_of(const Root& root, size_t group = 0) {
-  return static_cast<const RootOptions&>(root.param_groups()[group].options());
 }
 
 /// Matrices and vectors by name, each in its group.
@@ -145,7 +136,7 @@ TEST_CASE("loading does with every option what the list says", "[checkpoint][on_
                   contains("for parameter 'w' (group 0, index 0, shape [24, 16]), got") &&
                   contains("in the checkpoint: build the optimizer with the"));
         }
-        CHECK((options_of(second) == in_code));
+        CHECK((second.options(0) == in_code));
         CHECK(second.state().empty());
         continue;
       }
@@ -155,8 +146,8 @@ TEST_CASE("loading does with every option what the list says", "[checkpoint][on_
       const bool from_file =
           on_load == OnLoad::Restored && !(std::string(name) == "base_lr" && !in_file.base_lr());
       if (from_file) expected.*member = in_file.*member;
-      CHECK((options_of(second) == expected));
-      CHECK(root_optim::detail::stored_alike(options_of(second).*member, expected.*member));
+      CHECK((second.options(0) == expected));
+      CHECK(root_optim::detail::stored_alike(second.options(0).*member, expected.*member));
       CHECK(second.state().size() == 1);
     }
   });
@@ -188,17 +179,13 @@ TEST_CASE("calibrated tables come back, whatever the code's are", "[checkpoint][
   calibrated.set(16, 24, {{1.875, -1.25, 0.375}, {1.75, -1, 0.25}});
   given.set(16, 24, {{1.5, -0.5, 0}, {1.5, -0.5, 0}, {1.5, -0.5, 0}});
   Model first({{"w", {16, 24}, RootOptions(0.05)}}), second({{"w", {16, 24}, RootOptions(0.05)}});
-  static_cast<RootOptions&>(first.optimizer->param_groups()[0].options())
-      .orthogonalizer()
-      .table(calibrated);
-  static_cast<RootOptions&>(second.optimizer->param_groups()[0].options())
-      .orthogonalizer()
-      .table(given);
+  first.optimizer->options(0).orthogonalizer().table(calibrated);
+  second.optimizer->options(0).orthogonalizer().table(given);
   first.steps(1);
   load_from(*second.optimizer, saved(*first.optimizer));
-  REQUIRE(options_of(*second.optimizer).orthogonalizer().table().find(16, 24) != nullptr);
-  CHECK(options_of(*second.optimizer).orthogonalizer().table().find(16, 24)->quintics.size() == 2);
-  CHECK((options_of(*second.optimizer) == options_of(*first.optimizer)));
+  REQUIRE(second.optimizer->options(0).orthogonalizer().table().find(16, 24) != nullptr);
+  CHECK(second.optimizer->options(0).orthogonalizer().table().find(16, 24)->quintics.size() == 2);
+  CHECK((second.optimizer->options(0) == first.optimizer->options(0)));
 }
 
 TEST_CASE("another model: the error lists missing and surplus names", "[checkpoint][errors]") {
@@ -281,7 +268,7 @@ TEST_CASE("a load by name takes what fits and says what it did", "[checkpoint][o
   tuned.steps(1);
   std::vector<ParamState> before;
   for (size_t i = 0; i < 7; ++i) before.push_back(tuned.state(i));
-  const LoadReport report = load_from(*tuned.optimizer, content, /*strict=*/false);
+  const LoadReport report = load_from(*tuned.optimizer, content, kByName);
   CHECK(report.loaded == Names{"bias", "body"});
   CHECK(report.missing == Names{"head"});
   CHECK(report.surplus == Names{"old_head"});
@@ -300,9 +287,9 @@ TEST_CASE("a load by name takes what fits and says what it did", "[checkpoint][o
   CHECK((tuned.state(6) == pretrained.state(0)));
   CHECK(tuned.state(6).step() == 3);
   for (const size_t i : std::vector<size_t>{0, 2, 3, 4, 5}) CHECK((tuned.state(i) == before[i]));
-  CHECK(options_of(*tuned.optimizer, 0).lr() == 0.1);
-  CHECK(options_of(*tuned.optimizer, 6).lr() == 0.4);
-  CHECK(options_of(*tuned.optimizer, 6).rule() == Rule::Orthogonalized);
+  CHECK(tuned.optimizer->options(0).lr() == 0.1);
+  CHECK(tuned.optimizer->options(6).lr() == 0.4);
+  CHECK(tuned.optimizer->options(6).rule() == Rule::Orthogonalized);
   CHECK_NOTHROW(tuned.steps(2));
   // Its memory is its own.
   CHECK(pretrained.state(1).step() == 3);
@@ -314,8 +301,7 @@ TEST_CASE("a load by name of an equal model goes on bit by bit", "[checkpoint][o
   const std::vector<Model::Layer> turned{layers[1], layers[0]};
   Model whole(layers), resumed(turned);
   whole.steps(4);
-  const LoadReport report =
-      load_from(*resumed.optimizer, saved(*whole.optimizer), /*strict=*/false);
+  const LoadReport report = load_from(*resumed.optimizer, saved(*whole.optimizer), kByName);
   CHECK(report.loaded == Names{"b", "a"});
   CHECK(report.missing.empty());
   CHECK(report.surplus.empty());
@@ -331,10 +317,11 @@ TEST_CASE("a load by name of an equal model goes on bit by bit", "[checkpoint][o
   CHECK_THAT(resumed.parameters[0], test::same_as(whole.parameters[1]));
   // A strict load reports as well; a checkpoint before the first step takes state away.
   Model fresh(layers);
-  CHECK(load_from(*whole.optimizer, saved(*fresh.optimizer)).loaded == Names{"a", "b"});
+  CHECK(load_from(*whole.optimizer, saved(*fresh.optimizer), LoadOptions()).loaded ==
+        Names{"a", "b"});
   CHECK(whole.optimizer->state().empty());
   train(*whole.optimizer, whole.parameters, 0, 1);
-  load_from(*whole.optimizer, saved(*fresh.optimizer), /*strict=*/false);
+  load_from(*whole.optimizer, saved(*fresh.optimizer), kByName);
   CHECK(whole.optimizer->state().empty());
 }
 
@@ -344,20 +331,18 @@ TEST_CASE("a load by name needs names, each once, and refuses damage", "[checkpo
       twice({{"a", {16, 24}, o}, {"a", {24}, o}});
   for (Model* each : {&named, &unnamed, &twice}) each->steps(1);
   for (Model* other : {&unnamed, &twice}) {
-    CHECK_THROWS_WITH(load_from(*named.optimizer, saved(*other->optimizer), false),
+    CHECK_THROWS_WITH(load_from(*named.optimizer, saved(*other->optimizer), kByName),
                       contains("expected a name of its own for every parameter") &&
                           contains("got none or one twice in the checkpoint"));
-    CHECK_THROWS_WITH(load_from(*other->optimizer, saved(*named.optimizer), false),
+    CHECK_THROWS_WITH(load_from(*other->optimizer, saved(*named.optimizer), kByName),
                       contains("got none or one twice in the optimizer"));
     CHECK_NOTHROW(load_from(*other->optimizer, saved(*other->optimizer)));  // strict goes by place
   }
   Model changed({{"a", {16, 24}, o}, {"b", {24}, o}});
   changed.steps(2);
-  static_cast<ParamState&>(
-      *changed.optimizer->state().at(root_optim::detail::state_key(changed.parameters[0])))
-      .step(-5);
+  test::state_of(*changed.optimizer, changed.parameters[0]).step(-5);
   const ParamState before = named.state(1);
-  CHECK_THROWS_WITH(load_from(*named.optimizer, saved(*changed.optimizer), false),
+  CHECK_THROWS_WITH(load_from(*named.optimizer, saved(*changed.optimizer), kByName),
                     contains("expected a momentum or two moments of parameter 'a'"));
   CHECK((named.state(1) == before));
 }

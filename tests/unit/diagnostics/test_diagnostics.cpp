@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "support/devices.hpp"
+#include "support/optimizer_state.hpp"
 #include "support/reference.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
@@ -128,8 +129,7 @@ TEST_CASE("step_report says what the next step does, and does not do it", "[diag
   CHECK_THAT(reports[0].learning_rate_scale, is_close(0.2 * std::sqrt(30.0)));
 
   // The same figures by way of the reference.
-  const auto& state =
-      static_cast<const ParamState&>(*root.state().find(root_optim::detail::state_key(w))->second);
+  const ParamState& state = test::state_of(root, w);
   const at::Tensor gradient = w.grad().to(at::kCPU);
   const double mu = RootOptions().momentum();
   const at::Tensor u = gradient + mu * (mu * state.momentum_buffer().to(at::kCPU) + gradient);

@@ -7,16 +7,19 @@
 
 #include <root_optim/root_optim.hpp>
 
-#include <sstream>
+#include <string>
 
 #include "support/devices.hpp"
 #include "support/meta_kernels.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
 using test::on;
 using test::parameter;
+using test::state_of;
 
 namespace {
 
@@ -26,15 +29,6 @@ using Tensors = std::vector<at::Tensor>;
 Tensors parameters_in(at::TensorOptions where) {
   return {parameter({16, 24}, 1, where), parameter({16, 24}, 2, where), parameter({24}, 3, where),
           parameter(test::gaussian({4, 6}, 4).to(where).t()), parameter({}, 5, where)};
-}
-
-template <class Optimizer>
-typename Optimizer::Options& options_of(Optimizer& optimizer) {
-  return static_cast<typename Optimizer::Options&>(optimizer.param_groups()[0].options());
-}
-
-const ParamState& state_of(Root& optimizer, const at::Tensor& p) {
-  return *root_optim::detail::state_of(optimizer, p);
 }
 
 /// Largest difference between parameters, as a share of their largest entry.
@@ -96,7 +90,7 @@ TEST_CASE("a capturable step reads its rates and its count from the device", "[c
   const Tensors a = parameters_in(on(device, at::kFloat));
   Root root(a, RootOptions(0.05).capturable(true));
   test::train(root, a, 0, 2);
-  const DeviceRates rates = options_of(root).rates_on(device);
+  const DeviceRates rates = root.options(0).rates_on(device);
   CHECK(rates.lr.item<double>() == 0.05);
   CHECK(rates.weight_decay.item<double>() == 0.1);
 
@@ -111,22 +105,19 @@ TEST_CASE("a capturable step reads its rates and its count from the device", "[c
   // Whatever sets the learning rate writes the same tensors.
   root.param_groups()[0].options().set_lr(0.25);
   CHECK(rates.lr.item<double>() == 0.25);
-  options_of(root).lr(0.5).weight_decay(0.75);
+  root.options(0).lr(0.5).weight_decay(0.75);
   CHECK(rates.lr.item<double>() == 0.5);
   CHECK(rates.weight_decay.item<double>() == 0.75);
-  CHECK(options_of(root).rates_on(device).lr.is_same(rates.lr));
-  RootOptions copy = options_of(root);  // a group of its own, perhaps
+  CHECK(root.options(0).rates_on(device).lr.is_same(rates.lr));
+  RootOptions copy = root.options(0);  // a group of its own, perhaps
   copy.lr(1);
   CHECK(rates.lr.item<double>() == 0.5);
-  options_of(root).lr() = 0.125;  // by reference: with the next step
+  root.options(0).lr() = 0.125;  // by reference: with the next step
   test::train(root, a, 3, 4);
   CHECK(rates.lr.item<double>() == 0.125);
 
   // Replays count on the device alone.
-  for (const at::Tensor& p : a) {
-    auto& state = static_cast<ParamState&>(*root.state().at(root_optim::detail::state_key(p)));
-    state.device_step().fill_(100);
-  }
+  for (const at::Tensor& p : a) state_of(root, p).device_step().fill_(100);
   test::train(root, a, 4, 5);
   const ParamState& of_vector = state_of(root, a[2]);
   CHECK(of_vector.counted_steps() == 101);
@@ -162,13 +153,11 @@ TEST_CASE("a capturable optimizer saves what the device has counted", "[capturab
   Root saved(a, RootOptions(options).capturable(true)),
       captured(b, RootOptions(options).capturable(true)), plain(c, options);
   test::train(saved, a, 0, 3);
-  std::stringstream file;
-  save(saved, file);
-  load(captured, file);
-  file.seekg(0);
-  load(plain, file);
-  CHECK(options_of(captured).capturable());  // belongs to the program
-  CHECK_FALSE(options_of(plain).capturable());
+  const std::string content = test::saved(saved);
+  test::load_from(captured, content);
+  test::load_from(plain, content);
+  CHECK(captured.options(0).capturable());  // belongs to the program
+  CHECK_FALSE(plain.options(0).capturable());
   for (const at::Tensor& p : c) CHECK(state_of(plain, p).step() == 3);
   for (size_t i = 0; i < a.size(); ++i) {
     b[i].data().copy_(a[i]);
@@ -182,8 +171,8 @@ TEST_CASE("a capturable optimizer saves what the device has counted", "[capturab
   CHECK(state_of(captured, b[0]) == state_of(saved, a[0]));
 
   // Switched off, the count comes back to the host; switched on, it goes to the device.
-  options_of(captured).capturable(false);
-  options_of(plain).capturable(true);
+  captured.options(0).capturable(false);
+  plain.options(0).capturable(true);
   test::train(captured, b, 5, 6);
   test::train(plain, c, 5, 6);
   CHECK(state_of(captured, b[0]).step() == 6);
@@ -223,7 +212,7 @@ TEST_CASE("a capturable step reads nothing back and makes no state after the fir
         }
         all.push_back(state.device_step().unsafeGetTensorImpl());
       }
-      const DeviceRates rates = options_of(root).rates_on(device);
+      const DeviceRates rates = root.options(0).rates_on(device);
       all.push_back(rates.lr.unsafeGetTensorImpl());
       all.push_back(rates.weight_decay.unsafeGetTensorImpl());
       return all;

@@ -11,28 +11,28 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "support/devices.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 #include "support/warnings.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::load_from;
 using test::on;
 using test::parameter;
 using test::same_as;
+using test::saved;
+using test::state_of;
 
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
-
-ParamState& state_of(Root& optimizer, const at::Tensor& p) {
-  return static_cast<ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
-}
 
 /// A gradient that half precision holds, so that parameters of every dtype get the same.
 at::Tensor gradient_of(at::IntArrayRef sizes, int64_t t, at::ScalarType half) {
@@ -420,11 +420,6 @@ TEST_CASE("masters turned on and off midway", "[master_weights]") {
 }
 
 TEST_CASE("masters are saved, and training goes on to the same bits", "[master_weights]") {
-  const auto saved = [](const Root& root) {
-    std::ostringstream file;
-    root_optim::save(root, file);
-    return file.str();
-  };
   const auto copies = [](const Tensors& of) {
     Tensors result;
     for (const at::Tensor& p : of) result.push_back(parameter(p.detach()));
@@ -448,8 +443,7 @@ TEST_CASE("masters are saved, and training goes on to the same bits", "[master_w
     INFO((strict ? "strict" : "by name"));
     const Tensors again = copies(at_save);
     Root root(again, RootOptions(options).master_weights(true));
-    std::istringstream in(file);
-    root_optim::load(root, in, LoadOptions().strict(strict));
+    load_from(root, file, LoadOptions().strict(strict));
     CHECK(saved(root) == file);
     go_on(root, again, 3, 5);
     for (size_t i = 0; i < 3; ++i) {
@@ -461,8 +455,7 @@ TEST_CASE("masters are saved, and training goes on to the same bits", "[master_w
   SECTION("the option is the code's: without it the file's masters go") {
     const Tensors again = copies(at_save);
     Root root(again, options);
-    std::istringstream in(file);
-    root_optim::load(root, in);
+    load_from(root, file);
     CHECK_FALSE(root.options(0).master_weights());
     go_on(root, again, 3, 4);
     CHECK_FALSE(state_of(root, again[0]).master().defined());
@@ -471,8 +464,7 @@ TEST_CASE("masters are saved, and training goes on to the same bits", "[master_w
     const Tensors low = copies(at_save), again = copies(at_save);
     Root without(low, options), root(again, RootOptions(options).master_weights(true));
     go_on(without, low, 3, 4);
-    std::istringstream in(saved(without));
-    root_optim::load(root, in);
+    load_from(root, saved(without));
     CHECK(root.options(0).master_weights());
     {
       const at::NoGradGuard no_grad;
@@ -482,8 +474,7 @@ TEST_CASE("masters are saved, and training goes on to the same bits", "[master_w
                        parameter(low[1].detach().to(at::kFloat)),
                        parameter(low[2].detach().to(at::kFloat))};
     Root plain(full, options);
-    std::istringstream same(saved(without));
-    root_optim::load(plain, same);
+    load_from(plain, saved(without));
     go_on(root, again, 4, 5);
     go_on(plain, full, 4, 5);
     for (size_t i = 0; i < 3; ++i) {
@@ -494,8 +485,7 @@ TEST_CASE("masters are saved, and training goes on to the same bits", "[master_w
     Tensors full;
     for (const at::Tensor& p : at_save) full.push_back(parameter(p.detach().to(at::kFloat)));
     Root root(full, RootOptions(options).master_weights(true));
-    std::istringstream in(file);
-    root_optim::load(root, in);
+    load_from(root, file);
     go_on(root, full, 3, 4);
     CHECK_FALSE(state_of(root, full[0]).master().defined());
   }

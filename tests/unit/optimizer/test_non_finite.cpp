@@ -9,11 +9,12 @@
 
 #include <limits>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "support/devices.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 #include "support/warnings.hpp"
@@ -23,6 +24,7 @@ using test::contains;
 using test::on;
 using test::parameter;
 using test::set_gradient;
+using test::state_of;
 using test::Warnings;
 
 namespace {
@@ -45,10 +47,6 @@ void set_gradients(const Tensors& parameters, int64_t t) {
 /// Writes one entry of a gradient.
 void spoil(const at::Tensor& parameter, double value) {
   parameter.mutable_grad().view({-1})[parameter.numel() / 2] = value;
-}
-
-const ParamState& state_of(Root& root, const at::Tensor& parameter) {
-  return *root_optim::detail::state_of(root, parameter);
 }
 
 void check_same(Root& a, const at::Tensor& pa, Root& b, const at::Tensor& pb) {
@@ -318,11 +316,8 @@ TEST_CASE("the policy and the counters are saved and loaded", "[non_finite][chec
   set_gradients(ours, 1);
   spoil(ours[3], kNaN);
   root.step();
-  std::stringstream file;
-  root_optim::save(root, file);
-  root_optim::load(copy, file);
-  CHECK(static_cast<const RootOptions&>(copy.param_groups()[0].options()).non_finite() ==
-        NonFinite::Zero);
+  test::load_from(copy, test::saved(root));
+  CHECK(copy.options(0).non_finite() == NonFinite::Zero);
   REQUIRE(gradient_faults(copy).size() == 1);
   CHECK(gradient_faults(copy)[0].non_finite == 1);
 }

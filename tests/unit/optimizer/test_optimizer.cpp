@@ -9,32 +9,24 @@
 #include <root_optim/root_optim.hpp>
 
 #include "support/devices.hpp"
+#include "support/groups.hpp"
+#include "support/optimizer_state.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
+using test::group;
 using test::on;
 using test::parameter;
 using test::Quantity;
 using test::set_gradient;
+using test::state_of;
 using test::tolerance;
 using test::train;
 
 namespace {
 
 using Group = torch::optim::OptimizerParamGroup;
-
-Group group(std::vector<at::Tensor> parameters, const RootOptions& options) {
-  return Group(std::move(parameters), std::make_unique<RootOptions>(options));
-}
-
-const RootOptions& options_of(Root& root, size_t index) {
-  return static_cast<const RootOptions&>(root.param_groups().at(index).options());
-}
-
-const ParamState& state_of(torch::optim::Optimizer& optimizer, const at::Tensor& p) {
-  return static_cast<const ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
-}
 
 bool has_state(torch::optim::Optimizer& optimizer, const at::Tensor& p) {
   return optimizer.state().find(root_optim::detail::state_key(p)) != optimizer.state().end();
@@ -77,7 +69,7 @@ TEST_CASE("every constructor form of torch::optim::AdamW works", "[optimizer][co
   CHECK(lr_of(from_groups) == 0.125);
   const std::vector<Group> groups{Group({a}), group({b}, RootOptions(0.75))};
   Root from_const_groups(groups);
-  CHECK(options_of(from_const_groups, 1).lr() == 0.75);
+  CHECK(from_const_groups.options(1).lr() == 0.75);
   const std::unique_ptr<torch::optim::Optimizer> base =
       std::make_unique<Muon>(std::vector<at::Tensor>{a});
   CHECK(lr_of(*base) == 1e-3);
@@ -103,9 +95,9 @@ TEST_CASE("groups keep their complete options", "[optimizer][groups]") {
   // A group that states the constructor's defaults keeps them, too: nothing is merged.
   Root root({Group({a}), group({b}, special), group({c}, RootOptions())},
             RootOptions(0.125).weight_decay(0));
-  CHECK((options_of(root, 0) == RootOptions(0.125).weight_decay(0)));
-  CHECK((options_of(root, 1) == special));
-  CHECK((options_of(root, 2) == RootOptions()));
+  CHECK((root.options(0) == RootOptions(0.125).weight_decay(0)));
+  CHECK((root.options(1) == special));
+  CHECK((root.options(2) == RootOptions()));
 
   train(root, {a, b, c}, 0, 3);
   CHECK_THAT(a, test::same_as(trained(kMatrix, RootOptions(0.125).weight_decay(0))));
@@ -118,7 +110,7 @@ TEST_CASE("a group can be added later", "[optimizer][groups]") {
   Root root({a}, RootOptions(0.125));
   train(root, {a}, 0, 2);
   root.add_param_group(group({b}, RootOptions(0.5)));
-  CHECK(options_of(root, 1).lr() == 0.5);
+  CHECK(root.options(1).lr() == 0.5);
   const at::Tensor gradient = test::gradient_of(b.sizes(), 1);
   set_gradient(b, gradient);
   a.mutable_grad() = at::Tensor();
@@ -149,7 +141,7 @@ TEST_CASE("the same tensor twice in one list counts once", "[optimizer][groups]"
   CHECK_THAT(tied, test::same_as(trained(kMatrix, RootOptions(), 2)));
 
   Root named({group({tied, other, tied}, RootOptions().names({"head", "w", "embedding"}))});
-  CHECK(options_of(named, 0).names() == std::vector<std::string>{"head", "w"});
+  CHECK(named.options(0).names() == std::vector<std::string>{"head", "w"});
 }
 
 // --- routing of flat lists
@@ -390,9 +382,9 @@ TEST_CASE("a scheduler sets the learning rate of every group", "[optimizer][sche
   for (int64_t t = 0; t < 6; ++t) {
     train(root, {a, bias, b}, t, t + 1);
     scheduler.step();
-    rates.push_back(options_of(root, 1).lr());
+    rates.push_back(root.options(1).lr());
   }
-  CHECK(options_of(root, 0).lr() == rates.back() / 4);
+  CHECK(root.options(0).lr() == rates.back() / 4);
   CHECK(rates.back() < 0.5);
 
   // The rate that was set is the rate that is used: replay with one optimizer per step's rate.

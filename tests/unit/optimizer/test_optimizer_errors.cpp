@@ -6,22 +6,22 @@
 
 #include <root_optim/root_optim.hpp>
 
+#include "support/groups.hpp"
+#include "support/optimizer_state.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::group;
 using test::parameter;
 using test::set_gradient;
+using test::state_of;
 
 namespace {
 
 using Group = torch::optim::OptimizerParamGroup;
 using Tensors = std::vector<at::Tensor>;
-
-Group group(Tensors parameters, const RootOptions& options) {
-  return Group(std::move(parameters), std::make_unique<RootOptions>(options));
-}
 
 at::Tensor matrix(uint64_t seed = 1) { return parameter({16, 24}, seed); }
 
@@ -187,13 +187,10 @@ TEST_CASE("refused state leaves the state of the others, under another rule, too
   const at::Tensor good = matrix(1), bad = matrix(2);
   Root root({good, bad});
   test::train(root, {good, bad}, 0, 3);
-  const auto state_of = [&](const at::Tensor& p) -> ParamState& {
-    return static_cast<ParamState&>(*root.state().at(root_optim::detail::state_key(p)));
-  };
-  const ParamState& state = state_of(good);
+  const ParamState& state = state_of(root, good);
   const at::Tensor buffer = state.momentum_buffer();
-  state_of(bad).momentum_buffer() = at::zeros({3, 3});
-  static_cast<RootOptions&>(root.param_groups()[0].options()).rule(Rule::AdamW);
+  state_of(root, bad).momentum_buffer() = at::zeros({3, 3});
+  root.options(0).rule(Rule::AdamW);
   const at::Tensor before = good.detach().clone();
   CHECK_THROWS_WITH(root.step(), contains("expected state of the parameter's shape, got [3, 3]"));
   CHECK_THAT(good, test::same_as(before));
@@ -205,9 +202,6 @@ TEST_CASE("refused state leaves the state of the others, under another rule, too
 TEST_CASE("a parameter whose rule changes begins anew", "[step]") {
   const at::Tensor p = matrix(1), twin = matrix(1);
   Root root({p}), fresh({twin});
-  const auto rule = [](Root& of, Rule value) {
-    static_cast<RootOptions&>(of.param_groups()[0].options()).rule(value);
-  };
   test::train(root, {p}, 0, 3);
   for (const Rule next : {Rule::AdamW, Rule::Orthogonalized, Rule::AdamW}) {
     {
@@ -215,13 +209,13 @@ TEST_CASE("a parameter whose rule changes begins anew", "[step]") {
       twin.copy_(p);
     }
     fresh.state().clear();
-    rule(root, next);
-    rule(fresh, next);
+    root.options(0).rule(next);
+    fresh.options(0).rule(next);
     test::train(root, {p}, 3, 5);
     test::train(fresh, {twin}, 3, 5);
     CHECK_THAT(p, test::same_as(twin));
-    const ParamState& state = *root_optim::detail::state_of(root, p);
-    CHECK(state == *root_optim::detail::state_of(fresh, twin));
+    const ParamState& state = state_of(root, p);
+    CHECK(state == state_of(fresh, twin));
     CHECK(state.momentum_buffer().defined() == (next != Rule::AdamW));
   }
 }

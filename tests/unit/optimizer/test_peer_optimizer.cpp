@@ -21,14 +21,18 @@
 
 #include "support/devices.hpp"
 #include "support/golden.hpp"
+#include "support/groups.hpp"
+#include "support/optimizer_state.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::group;
 using test::parameter;
 using test::Quantity;
 using test::set_gradient;
+using test::state_of;
 using test::tolerance;
 
 namespace {
@@ -46,11 +50,6 @@ double closeness(const at::Tensor& actual, const at::Tensor& expected, double rt
 template <class Optimizer>
 typename Optimizer::Options matrices(double lr) {
   return typename Optimizer::Options(lr).rule(Rule::Orthogonalized);
-}
-
-template <class Options>
-Group group(Tensors parameters, const Options& options) {
-  return Group(std::move(parameters), std::make_unique<Options>(options));
 }
 
 at::Tensor ten() { return at::full({1}, 10.0); }
@@ -191,7 +190,7 @@ TEST_CASE("peer: defaults, groups and state are accessible", "[peer][optimizer]"
                     contains("expected every parameter in one group only"));
   set_gradient(p[0], at::ones({10}));
   root.step();
-  auto& state = static_cast<ParamState&>(*root.state().at(root_optim::detail::state_key(p[0])));
+  ParamState& state = state_of(root, p[0]);
   state.step(state.step() + 1);
   CHECK(state.step() == 2);
   const Root& constant = root;
@@ -349,13 +348,9 @@ void check_serialization(const typename Optimizer::Options& options, bool bias) 
   REQUIRE(three_again.param_groups().size() == 1);
   REQUIRE(three_again.state().size() == count);
   REQUIRE(three.state().size() == count);
-  using Options = typename Optimizer::Options;
-  CHECK((static_cast<const Options&>(three_again.param_groups()[0].options()) ==
-         static_cast<const Options&>(three.param_groups()[0].options())));
+  CHECK((three_again.options(0) == three.options(0)));
   for (const at::Tensor& p : third->parameters()) {
-    const auto key = root_optim::detail::state_key(p);
-    CHECK((static_cast<const ParamState&>(*three_again.state().at(key)) ==
-           static_cast<const ParamState&>(*three.state().at(key))));
+    CHECK((state_of(three_again, p) == state_of(three, p)));
   }
   step(three_again, third);
   const Tensors a = first->parameters(), b = second->parameters(), c = third->parameters();
@@ -378,11 +373,6 @@ TEST_CASE("peer: a loaded optimizer goes on like the saved one", "[peer][checkpo
 // SerializationShouldPreserveIteration_SGD: two steps, saved and loaded, are two steps.
 TEST_CASE("peer: the number of steps is saved", "[peer][checkpoint]") {
   const Tensors p{parameter({2, 2}, 721), parameter({3, 3}, 722)};
-  const auto steps = [&](torch::optim::Optimizer& optimizer, const at::Tensor& tensor) {
-    return static_cast<const ParamState&>(
-               *optimizer.state().at(root_optim::detail::state_key(tensor)))
-        .step();
-  };
   Root root(p, matrices<Root>(1.0)), loaded(p, matrices<Root>(1.0));
   test::train(root, p, 0, 2);
   CHECK(loaded.state().empty());
@@ -390,8 +380,8 @@ TEST_CASE("peer: the number of steps is saved", "[peer][checkpoint]") {
   torch::save(root, file);
   torch::load(loaded, file);
   for (const at::Tensor& tensor : p) {
-    CHECK(steps(root, tensor) == 2);
-    CHECK(steps(loaded, tensor) == 2);
+    CHECK(state_of(root, tensor).step() == 2);
+    CHECK(state_of(loaded, tensor).step() == 2);
   }
 }
 

@@ -12,12 +12,14 @@
 #include <fstream>
 #include <sstream>
 
+#include "support/saved.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
 using test::parameter;
+using test::saved;
 using test::set_gradient;
 
 namespace {
@@ -35,19 +37,6 @@ void refused_untouched(Optimizer& optimizer, const at::Tensor& bias, const std::
 at::Tensor with_gradient(at::Tensor p) {
   set_gradient(p, at::ones_like(p));
   return p;
-}
-
-template <class Optimizer>
-std::string bytes_of(const Optimizer& optimizer) {
-  std::ostringstream out;
-  root_optim::save(optimizer, out);
-  return out.str();
-}
-
-template <class Optimizer>
-void load_from(Optimizer& optimizer, const std::string& bytes) {
-  std::istringstream in(bytes);
-  root_optim::load(optimizer, in);
 }
 
 }  // namespace
@@ -126,7 +115,7 @@ TEST_CASE("a parameter that changes to AdamW starts its corrections at one", "[u
     at::NoGradGuard no_grad;
     w.copy_(twin);
   }
-  static_cast<RootOptions&>(root.param_groups()[0].options()).rule(Rule::AdamW);
+  root.options(0).rule(Rule::AdamW);
   root.step();
   fresh.step();
   CHECK_THAT(w, test::same_as(twin));
@@ -134,7 +123,10 @@ TEST_CASE("a parameter that changes to AdamW starts its corrections at one", "[u
 
 TEST_CASE("a step runs in float32 although autocast was left on", "[unchanged]") {
   // Two of one shape and blocks of unequal sizes: matrices with gaps between them, which have operators of their own.
-  const auto options = RootOptions().layout(MatrixLayout().split_rows({64, 16, 16}));
+  const Iteration iteration = GENERATE(Iteration::Rational, Iteration::NewtonSchulz);
+  const auto options = RootOptions()
+                           .layout(MatrixLayout().split_rows({64, 16, 16}))
+                           .orthogonalizer(AdaNewton().iteration(iteration));
   const auto list = [] {
     return Tensors{with_gradient(parameter({96, 24}, 1, at::kFloat)),
                    with_gradient(parameter({96, 24}, 2, at::kFloat))};
@@ -167,14 +159,14 @@ TEST_CASE("loading refuses names and layouts that do not fit, and keeps what the
                    b = with_gradient(parameter({16, 24}, 2));
   Root target(Tensors{a, b}, RootOptions(0.01).names({"a", "b"}));
   target.step();
-  const std::string before = bytes_of(target);
+  const std::string before = saved(target);
   const auto refuses = [&](const Root& other, const std::string& message) {
-    CHECK_THROWS_WITH(load_from(target, bytes_of(other)), contains(message));
-    CHECK(bytes_of(target) == before);
+    CHECK_THROWS_WITH(test::load_from(target, saved(other)), contains(message));
+    CHECK(saved(target) == before);
   };
   {
     Root other(Tensors{a, b});
-    static_cast<RootOptions&>(other.param_groups()[0].options()).names({"a"});
+    other.options(0).names({"a"});
     refuses(other, "expected no names or one per parameter in group 0, got 1 names for 2");
   }
   {
@@ -183,8 +175,7 @@ TEST_CASE("loading refuses names and layouts that do not fit, and keeps what the
   }
   {
     Root other(Tensors{a, b});
-    static_cast<RootOptions&>(other.param_groups()[0].options())
-        .layout(MatrixLayout().split_rows(5));
+    other.options(0).layout(MatrixLayout().split_rows(5));
     refuses(other, "5 blocks for shape [16, 24]");
   }
 }
@@ -195,16 +186,15 @@ TEST_CASE("a checkpoint without names leaves the names, one is read by two optim
   Root source(Tensors{a});
   source.step();
   torch::serialize::InputArchive archive;
-  std::istringstream in(bytes_of(source));
+  std::istringstream in(saved(source));
   archive.load_from(in);
   Root first(Tensors{a}, RootOptions().names({"a"})), second(Tensors{b});
   first.load(archive);
   second.load(archive);
-  CHECK(static_cast<const RootOptions&>(first.param_groups()[0].options()).names() ==
-        std::vector<std::string>{"a"});
-  const std::string before = bytes_of(second);
+  CHECK(first.options(0).names() == std::vector<std::string>{"a"});
+  const std::string before = saved(second);
   first.step();
-  CHECK(bytes_of(second) == before);
+  CHECK(saved(second) == before);
 }
 
 TEST_CASE("saving where nothing can be written is an error, not the end",

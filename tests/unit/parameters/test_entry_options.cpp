@@ -11,20 +11,18 @@
 #include <utility>
 #include <vector>
 
+#include "support/groups.hpp"
 #include "support/training.hpp"
 
 namespace nn = torch::nn;
 using namespace root_optim;
 using test::contains;
+using test::options_of;
 
 namespace {
 
 using Group = torch::optim::OptimizerParamGroup;
 using Names = std::vector<std::string>;
-
-const RootOptions& options_of(const Group& group) {
-  return static_cast<const RootOptions&>(group.options());
-}
 
 struct NetImpl : nn::Module {
   NetImpl() {

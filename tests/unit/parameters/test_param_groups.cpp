@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "support/groups.hpp"
 #include "support/tolerances.hpp"
 
 using root_optim::MatrixLayout;
@@ -25,6 +26,7 @@ using root_optim::RoutingOptions;
 using root_optim::RoutingTable;
 using root_optim::Rule;
 using test::contains;
+using test::options_of;
 
 namespace nn = torch::nn;
 
@@ -45,10 +47,6 @@ const RoutingEntry& entry_of(const std::vector<RoutingEntry>& entries, const std
     if (entry.name == name) return entry;
   }
   throw std::logic_error("no entry named " + name);
-}
-
-const RootOptions& options_of(const torch::optim::OptimizerParamGroup& group) {
-  return dynamic_cast<const RootOptions&>(group.options());
 }
 
 /// A user's own module, with parameters that are given as (name, shape).

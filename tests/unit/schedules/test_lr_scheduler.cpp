@@ -9,14 +9,16 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
+#include "support/saved.hpp"
 #include "support/training.hpp"
 
 using namespace root_optim;
 using test::contains;
+using test::load_from;
+using test::saved;
 
 namespace {
 
@@ -63,7 +65,10 @@ TEST_CASE("a schedule refuses what is out of range", "[lr_scheduler][errors]") {
                     contains("expected a decay of 0 to 5 steps, got 6"));
   CHECK_THROWS_WITH(LrSchedule::warmup_stable_decay(5, 2).warmup(4),
                     contains("expected a warm-up of 0 to 3 steps, got 4"));
-  CHECK_THROWS_WITH(LrSchedule::linear(5).warmup(-1), contains("got -1"));
+  CHECK_THROWS_WITH(LrSchedule::linear(5).warmup(-1),
+                    contains("expected a warm-up of 0 to 5 steps, got -1"));
+  CHECK_THROWS_WITH(LrSchedule::constant().warmup(-1),
+                    contains("expected a warm-up of 0 to 9223372036854775807 steps, got -1"));
   CHECK_THROWS_WITH(LrSchedule::linear(5).final_factor(1.5),
                     contains("expected a final factor from 0 to 1, got 1.5"));
   CHECK_THROWS_WITH(LrSchedule::linear(5).factor(-1), contains("expected a step >= 0, got -1"));
@@ -106,12 +111,11 @@ TEST_CASE("training that is resumed goes on with the same learning rates", "[lr_
   Root root({p}, RootOptions(0.1));
   LrScheduler scheduler(root, schedule);
   for (int t = 0; t < 5; ++t) scheduler.step();
-  std::stringstream file;
-  root_optim::save(root, file);
+  const std::string content = saved(root);
 
   Root resumed({p}, RootOptions(0.1));
   LrScheduler resumed_scheduler(resumed, schedule);
-  root_optim::load(resumed, file);
+  load_from(resumed, content);
   resumed_scheduler.set_step(5);
   for (int t = 5; t < 12; ++t) {
     CHECK(lr_of(resumed) == lr_of(root));
@@ -145,23 +149,8 @@ struct Training {
       scheduler.step();
     }
   }
-  const RootOptions& options(size_t group) const {
-    return static_cast<const RootOptions&>(optimizer.param_groups()[group].options());
-  }
+  const RootOptions& options(size_t group) const { return optimizer.options(group); }
 };
-
-template <class... What>
-std::string saved(const What&... what) {
-  std::ostringstream file;
-  root_optim::save(what..., file);
-  return file.str();
-}
-
-template <class... What>
-void load_from(const std::string& content, What&... what) {
-  std::istringstream file(content);
-  root_optim::load(what..., file);
-}
 
 }  // namespace
 
@@ -180,9 +169,9 @@ TEST_CASE("loading before or after a scheduler is made gives the same rates", "[
       INFO((load_first ? "loaded first, " : "scheduler first, ") << own);
       Training resumed;
       for (auto& group : resumed.optimizer.param_groups()) group.options().set_lr(own);
-      if (load_first) load_from(content, resumed.optimizer);
+      if (load_first) load_from(resumed.optimizer, content);
       LrScheduler scheduler(resumed.optimizer, schedule);
-      if (!load_first) load_from(content, resumed.optimizer);
+      if (!load_first) load_from(resumed.optimizer, content);
       scheduler.set_step(50);
       scheduler.step();
       CHECK(lr_of(resumed.optimizer, 0) == lr_of(whole.optimizer, 0));
@@ -228,7 +217,7 @@ TEST_CASE("a phase with another base says so, and its checkpoints know", "[lr_sc
   const std::string content = saved(training.optimizer);
 
   Training resumed;
-  load_from(content, resumed.optimizer);
+  load_from(resumed.optimizer, content);
   LrScheduler unsaid(resumed.optimizer, schedule);
   unsaid.set_step(2);
   CHECK(lr_of(resumed.optimizer, 0) == lr_of(training.optimizer, 0));
@@ -237,9 +226,9 @@ TEST_CASE("a phase with another base says so, and its checkpoints know", "[lr_sc
   // What the code gives stays, whenever a file with another base is loaded; one for all groups.
   for (const bool load_first : {true, false}) {
     Training other;
-    if (load_first) load_from(of_first, other.optimizer);
+    if (load_first) load_from(other.optimizer, of_first);
     LrScheduler said(other.optimizer, schedule, {0.5});
-    if (!load_first) load_from(of_first, other.optimizer);
+    if (!load_first) load_from(other.optimizer, of_first);
     said.set_step(1);
     CHECK(lr_of(other.optimizer, 0) == 0.5 * 0.75);
     CHECK(lr_of(other.optimizer, 1) == 0.5 * 0.75);
@@ -300,7 +289,7 @@ TEST_CASE("bases are checked", "[lr_scheduler][errors]") {
       LrScheduler(root, LrSchedule::constant(), {1, 2, 3}),
       contains("expected one base learning rate or one for each of the 2 groups, got 3"));
   CHECK(lr_of(root, 0) == 0.01);
-  static_cast<RootOptions&>(root.param_groups()[0].options()).base_lr(-1);
+  root.options(0).base_lr(-1);
   test::set_gradient(training.parameters[0], at::ones({8, 8}));
   CHECK_THROWS_WITH(root.step(),
                     contains("expected base_lr to be finite in float32 and >= 0, got -1"));
@@ -316,7 +305,7 @@ TEST_CASE("a checkpoint keeps a scheduler's step", "[lr_scheduler][checkpoint]")
   Training resumed;
   for (auto& group : resumed.optimizer.param_groups()) group.options().set_lr(0.7);
   LrScheduler goes_on(resumed.optimizer, schedule);
-  load_from(content, resumed.optimizer, goes_on);
+  load_from(resumed.optimizer, goes_on, content);
   for (int64_t t = 7; t < 22; ++t) {
     REQUIRE(goes_on.current_step() == t);
     REQUIRE(lr_of(resumed.optimizer, 0) == lr_of(whole.optimizer, 0));
@@ -326,7 +315,7 @@ TEST_CASE("a checkpoint keeps a scheduler's step", "[lr_scheduler][checkpoint]")
   }
   // The optimizer alone, and by path.
   Training alone;
-  load_from(content, alone.optimizer);
+  load_from(alone.optimizer, content);
   CHECK(alone.options(0).base_lr() == 0.01);
   const std::string path = "root_optim_test_scheduler.pt";
   root_optim::save(whole.optimizer, scheduler, path);
@@ -336,7 +325,7 @@ TEST_CASE("a checkpoint keeps a scheduler's step", "[lr_scheduler][checkpoint]")
   // Bases that the code gives stay.
   Training other;
   LrScheduler given(other.optimizer, schedule, {0.5});
-  load_from(content, other.optimizer, given);
+  load_from(other.optimizer, given, content);
   CHECK(given.current_step() == 7);
   CHECK(lr_of(other.optimizer, 1) == 0.5 * schedule.factor(7));
 }
@@ -352,7 +341,7 @@ TEST_CASE("LibTorch's optimizers keep their scheduler's bases in such a checkpoi
   const std::string content = saved(adamw, scheduler);
   torch::optim::AdamW resumed({q}, torch::optim::AdamWOptions(0.25));
   LrScheduler goes_on(resumed, schedule);
-  load_from(content, resumed, goes_on);
+  load_from(resumed, goes_on, content);
   CHECK(goes_on.current_step() == 3);
   CHECK(lr_of(resumed) == lr_of(adamw));
   goes_on.step();
@@ -371,12 +360,12 @@ TEST_CASE("a checkpoint without a scheduler, or with another, changes nothing",
     CHECK(lr_of(other.optimizer, 0) == 0.01);
   };
   CHECK_THROWS_WITH(
-      load_from(saved(training.optimizer), other.optimizer, target),
+      load_from(other.optimizer, target, saved(training.optimizer)),
       contains("expected the step and the base learning rates of a scheduler, got none"));
   unchanged();
   Root one({test::parameter({8, 8}, 1)}, RootOptions(0.3));
   LrScheduler of_one(one, LrSchedule::linear(10));
-  CHECK_THROWS_WITH(load_from(saved(one, of_one), other.optimizer, target),
+  CHECK_THROWS_WITH(load_from(other.optimizer, target, saved(one, of_one)),
                     contains("expected a base learning rate for each of 2 groups, got 1"));
   unchanged();
   CHECK_THROWS_WITH(target.restore({-1, {1, 1}}), contains("expected a step >= 0, got -1"));
@@ -392,7 +381,7 @@ TEST_CASE("a file of before there were bases takes none away", "[lr_scheduler][c
   const std::string content = saved(training.optimizer);  // no base: as formats up to 4
   Training resumed;
   LrScheduler scheduler(resumed.optimizer, LrSchedule::linear(10));
-  load_from(content, resumed.optimizer);
+  load_from(resumed.optimizer, content);
   CHECK(lr_of(resumed.optimizer, 0) == 0.005);
   scheduler.set_step(5);
   CHECK(lr_of(resumed.optimizer, 0) == 0.01 * 0.5);

@@ -8,10 +8,11 @@
 
 #include <algorithm>  // min
 #include <limits>
-#include <sstream>
 
 #include "support/devices.hpp"
 #include "support/meta_kernels.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/spectra.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
@@ -19,14 +20,11 @@
 using namespace root_optim;
 using test::on;
 using test::parameter;
+using test::state_of;
 
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
-
-const ParamState& state_of(const Root& optimizer, const at::Tensor& p) {
-  return static_cast<const ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
-}
 
 /// Two matrices of one shape, one of another, and a vector.
 Tensors list(at::TensorOptions where = at::kFloat) {
@@ -82,7 +80,7 @@ TEST_CASE("a step has the momentum of the steps taken", "[momentum]") {
       constant(by_hand, RootOptions(0.05).momentum_form(form));
   for (int64_t t = 1; t <= 9; ++t) {
     const double mu = 0.5 + (0.95 - 0.5) * static_cast<double>((std::min)(t, int64_t{6})) / 6;
-    static_cast<RootOptions&>(constant.param_groups()[0].options()).momentum(mu);
+    constant.options(0).momentum(mu);
     test::train(risen, ours, t - 1, t);
     test::train(constant, by_hand, t - 1, t);
     for (size_t i = 0; i < ours.size(); ++i) {
@@ -139,15 +137,13 @@ TEST_CASE("a rising momentum goes on where a checkpoint left it, bit by bit",
           "[momentum][checkpoint]") {
   const Tensors a = list(), b = list();
   Root through(a, rising()), resumed(b);
-  std::stringstream file;
   {
     Root first(b, rising());
     test::train(first, b, 0, 3);
-    save(first, file);
+    test::load_from(resumed, test::saved(first));
   }
-  load(resumed, file);
-  CHECK(static_cast<RootOptions&>(resumed.param_groups()[0].options()).momentum_warmup() == 6);
-  CHECK(static_cast<RootOptions&>(resumed.param_groups()[0].options()).momentum_start() == 0.5);
+  CHECK(resumed.options(0).momentum_warmup() == 6);
+  CHECK(resumed.options(0).momentum_start() == 0.5);
   test::train(through, a, 0, 8);
   test::train(resumed, b, 3, 8);
   for (size_t i = 0; i < a.size(); ++i) CHECK_THAT(b[i], test::same_as(a[i]));

@@ -8,9 +8,10 @@
 
 #include <cmath>
 #include <limits>
-#include <sstream>
 
 #include "support/devices.hpp"
+#include "support/optimizer_state.hpp"
+#include "support/saved.hpp"
 #include "support/spectra.hpp"
 #include "support/tolerances.hpp"
 #include "support/training.hpp"
@@ -18,14 +19,11 @@
 using namespace root_optim;
 using test::on;
 using test::parameter;
+using test::state_of;
 
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
-
-const ParamState& state_of(const Root& optimizer, const at::Tensor& p) {
-  return static_cast<const ParamState&>(*optimizer.state().at(root_optim::detail::state_key(p)));
-}
 
 /// The definition, in float64: the moments and the update of one matrix.
 BalancedUpdate defined_balance(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& cols,
@@ -164,9 +162,7 @@ TEST_CASE("moments are saved, skipped and batched with the rest of the state", "
   {
     Root first(b, options);
     test::train(first, b, 0, 3);
-    std::stringstream file;
-    save(first, file);
-    load(resumed, file);
+    test::load_from(resumed, test::saved(first));
   }
   CHECK((state_of(resumed, b[0]) == state_of(through, a[0])));
 

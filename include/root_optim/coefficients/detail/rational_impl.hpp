@@ -29,6 +29,12 @@ ROOT_OPTIM_INLINE double evaluate(const RationalStages& schedule, double x) {
   return x;
 }
 
+ROOT_OPTIM_INLINE std::vector<int64_t> poles_of(const RationalStages& schedule) {
+  std::vector<int64_t> poles;
+  for (const RationalStage& f : schedule) poles.push_back(static_cast<int64_t>(f.poles.size()));
+  return poles;
+}
+
 ROOT_OPTIM_INLINE double gain(const RationalStage& f) {
   double factor = f.constant;
   for (size_t j = 0; j < f.poles.size(); ++j) factor += f.weights[j] / f.poles[j];

@@ -10,7 +10,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -125,13 +124,6 @@ ROOT_OPTIM_COLD inline std::string problem_of(const RationalStage& f) {
   return "";
 }
 
-ROOT_OPTIM_COLD inline std::string rational_text(double value) {
-  std::ostringstream out;
-  out.precision(6);
-  out << value;
-  return out.str();
-}
-
 }  // namespace detail
 
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE RationalReport
@@ -166,14 +158,13 @@ validate_rational(const RationalStages& schedule, const RationalValidationOption
     report.gain *= stage.gain;
     stage.relative_pole = *std::min_element(f.poles.begin(), f.poles.end()) / (start * start);
     if (stage.relative_pole < deepest) {
-      return fail(t + 1, "its pole " + detail::rational_text(stage.relative_pole) +
-                             " ‖R‖₂ lies below " + detail::rational_text(deepest) +
-                             " ‖R‖₂, where the inverse is lost in rounding");
+      return fail(t + 1, "its pole " + c10::str(stage.relative_pole) + " ‖R‖₂ lies below " +
+                             c10::str(deepest) + " ‖R‖₂, where the inverse is lost in rounding");
     }
     if (report.gain > options.largest_gain) {
-      return fail(t + 1, "the gain at zero reaches " + detail::rational_text(report.gain) +
+      return fail(t + 1, "the gain at zero reaches " + c10::str(report.gain) +
                              ", which lifts rounding errors; the largest allowed is " +
-                             detail::rational_text(options.largest_gain));
+                             c10::str(options.largest_gain));
     }
     const detail::Extreme top = detail::extreme_of(f, 0, start, 1);
     stage.image_max = top.value;
@@ -188,11 +179,10 @@ validate_rational(const RationalStages& schedule, const RationalValidationOption
   report.max_output = exact;
   report.rounding = start - exact;
   if (start > options.output_bound) {
-    return fail(schedule.size(), "its output reaches " + detail::rational_text(report.max_output) +
-                                     " and rounding may add " +
-                                     detail::rational_text(report.rounding) +
+    return fail(schedule.size(), "its output reaches " + c10::str(report.max_output) +
+                                     " and rounding may add " + c10::str(report.rounding) +
                                      ", which together must stay below " +
-                                     detail::rational_text(options.output_bound));
+                                     c10::str(options.output_bound));
   }
   report.valid = true;
   return report;

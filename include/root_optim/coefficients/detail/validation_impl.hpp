@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -143,13 +142,6 @@ ROOT_OPTIM_INLINE Range range_of(const Quintic& p, double from, double end) {
   return r;
 }
 
-ROOT_OPTIM_COLD inline std::string format_sigma(double value) {
-  std::ostringstream out;
-  out.precision(6);
-  out << value;
-  return out.str();
-}
-
 }  // namespace detail
 
 ROOT_OPTIM_INLINE ValidationReport validate_quintics(const Quintics& schedule,
@@ -181,7 +173,7 @@ ROOT_OPTIM_INLINE ValidationReport validate_quintics(const Quintics& schedule,
     }
     if (!(p.a > 0)) {
       return fail(t + 1, 0,
-                  "its slope at zero, " + detail::format_sigma(p.a) +
+                  "its slope at zero, " + c10::str(p.a) +
                       ", is not positive: it flips or erases small singular values");
     }
     report.slope *= p.a;
@@ -211,9 +203,9 @@ ROOT_OPTIM_INLINE ValidationReport validate_quintics(const Quintics& schedule,
   report.margin = step[0].escape / start - 1;
   if (start * inflate > step[0].escape) {
     return fail(1, step[0].escape,
-                std::string("the start interval [0, ") + detail::format_sigma(start) +
-                    "] must end " + detail::format_sigma(100 * options.margin) +
-                    " % below σ = " + detail::format_sigma(step[0].escape) + leaves(0));
+                std::string("the start interval [0, ") + c10::str(start) + "] must end " +
+                    c10::str(100 * options.margin) + " % below σ = " + c10::str(step[0].escape) +
+                    leaves(0));
   }
   double end = start * inflate;
   double low_end = ValidationReport::low_sigma, exact_end = start;
@@ -227,10 +219,9 @@ ROOT_OPTIM_INLINE ValidationReport validate_quintics(const Quintics& schedule,
     if (limit / image.max - 1 < report.margin) report.margin = limit / image.max - 1;
     if (image.max * inflate > limit) {
       return fail(t + 1, image.arg_max,
-                  "it sends σ = " + detail::format_sigma(image.arg_max) + " to " +
-                      detail::format_sigma(image.max) + ", which must stay " +
-                      detail::format_sigma(100 * options.margin) + " % below " +
-                      detail::format_sigma(limit) + (last ? ", the output bound" : leaves(t + 1)));
+                  "it sends σ = " + c10::str(image.arg_max) + " to " + c10::str(image.max) +
+                      ", which must stay " + c10::str(100 * options.margin) + " % below " +
+                      c10::str(limit) + (last ? ", the output bound" : leaves(t + 1)));
     }
     // λ in [−δ end², 0]: the parabola's ends and, where inside, its vertex.
     const double lambda = -options.negative_eigenvalue * end * end;
@@ -242,7 +233,7 @@ ROOT_OPTIM_INLINE ValidationReport validate_quintics(const Quintics& schedule,
     }
     if (lowest <= 0 || highest > 2 * p.a) {
       return fail(t + 1, 0,
-                  "a negative Gram eigenvalue of " + detail::format_sigma(lambda) +
+                  "a negative Gram eigenvalue of " + c10::str(lambda) +
                       ", which rounding can leave, would grow out of bounds");
     }
     // For the report: [low_end, exact_end] is the image of [low_sigma, 1 + u], without the margin.

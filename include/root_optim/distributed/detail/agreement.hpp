@@ -46,6 +46,20 @@ struct AgreedError : c10::Error {
   throw AgreedError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, message);
 }
 
+/// `check_not_lost`, then f(), after whose errors the ranks are in step only if every one has thrown it.
+template <class F>
+void in_step(Collectives& ranks, const char* who, const char* since, const F& f) {
+  ranks.check_not_lost(who, since);
+  try {
+    f();
+  } catch (const AgreedError&) {
+    throw;
+  } catch (const std::exception& error) {
+    ranks.lose(error.what());
+    throw;
+  }
+}
+
 /// A number that must be equal on all ranks.
 struct Agreed {
   const char* name;  ///< for the message

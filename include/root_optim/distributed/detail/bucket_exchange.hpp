@@ -6,9 +6,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/Device.h>
 #include <c10/util/accumulate.h>  // multiply_integers
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -34,39 +36,48 @@ namespace detail {
 /// Where an item's values lie in its bucket: 16 bytes are a multiple of every dtype's size.
 inline int64_t aligned(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
-/// Memory of two buckets, by device.
-using Room = std::map<std::string, std::vector<at::Tensor>>;
+/// Memory of a bucket, by device, and that of two: one travels while the next one is computed.
+using BucketMemory = std::map<std::string, at::Tensor>;
+using Room = std::array<BucketMemory, 2>;
 
-/// Takes that memory before any rank depends on this one.
+/// Takes what the largest of `buckets` needs on each device, twice, unless `room` has it.
+/// @param size_of(thing) the name of the device, and the bytes, of a thing in a bucket
+template <class Thing, class SizeOf>
+void take_room(Room& room, const std::vector<std::vector<Thing>>& buckets, const SizeOf& size_of) {
+  std::map<std::string, int64_t> most;
+  for (const std::vector<Thing>& bucket : buckets) {
+    std::map<std::string, int64_t> bytes;
+    for (const Thing& thing : bucket) {
+      const auto [device, size] = size_of(thing);
+      bytes[device] += size;
+    }
+    for (const auto& [device, sum] : bytes) most[device] = (std::max)(most[device], sum);
+  }
+  for (BucketMemory& memory : room) {
+    for (const auto& [device, bytes] : most) {
+      if (memory.count(device) > 0) continue;
+      memory[device] = at::empty({bytes}, at::TensorOptions(at::Device(device)).dtype(at::kByte));
+    }
+  }
+}
+
+/// Takes it for a step, before any rank depends on this one.
 template <class Options>
 void make_room(Room& room, const Partition& partition,
                const std::vector<PlannedParam<Options>>& planned) {
-  std::map<std::string, std::pair<at::Device, int64_t>> most;  // a device's largest bucket
-  for (const std::vector<Item>& bucket : partition.buckets) {
-    std::map<std::string, int64_t> bytes;
-    for (const Item& item : bucket) {
-      for (const size_t i : item.members) {
-        const at::Tensor& parameter = planned[i].parameter;
-        int64_t& sum = bytes[parameter.device().str()];
-        sum += aligned(static_cast<int64_t>(parameter.nbytes()));
-        const auto sharded = partition.sharded.find(i);
-        if (sharded != partition.sharded.end()) {  // each slice may end with a gap
-          sum += aligned(1) * static_cast<int64_t>(sharded->second.slices.size());
-        }
-        auto& largest =
-            most.emplace(parameter.device().str(), std::pair(parameter.device(), int64_t{0}))
-                .first->second.second;
-        largest = (std::max)(largest, sum);
+  const auto size_of = [&](const Item& item) {
+    int64_t bytes = 0;
+    for (const size_t i : item.members) {
+      bytes += aligned(static_cast<int64_t>(planned[i].parameter.nbytes()));
+      const auto sharded = partition.sharded.find(i);
+      if (sharded != partition.sharded.end()) {  // each slice may end with a gap
+        bytes += aligned(1) * static_cast<int64_t>(sharded->second.slices.size());
       }
     }
-  }
-  for (const auto& [name, device] : most) {
-    std::vector<at::Tensor>& two = room[name];
-    while (two.size() < 2) {
-      two.push_back(
-          at::empty({device.second}, at::TensorOptions().dtype(at::kByte).device(device.first)));
-    }
-  }
+    const at::Tensor& first = planned[item.members.front()].parameter;  // a batch has one device
+    return std::pair(first.device().str(), bytes);
+  };
+  take_room(room, partition.buckets, size_of);
 }
 
 /// A bucket on its way.
@@ -85,7 +96,7 @@ struct Flight {
 template <class Options>
 Flight send_off(Collectives& ranks, const Partition& partition,
                 const std::vector<PlannedParam<Options>>& planned, const std::vector<Item>& bucket,
-                std::vector<Pending> own, Room& room, size_t half, int64_t steps,
+                std::vector<Pending> own, const Room& room, size_t half, int64_t steps,
                 std::string& error) {
   Flight flight;
   flight.own = std::move(own);
@@ -137,7 +148,7 @@ Flight send_off(Collectives& ranks, const Partition& partition,
     const auto& [owner, to, device] = way;
     if (owner != to) tag += 2;
     if (to != everyone && to != ranks.rank() && owner != ranks.rank()) continue;
-    const at::Tensor& memory = room[device][half];
+    const at::Tensor& memory = room[half].at(device);
     const int64_t begin = used[device];
     int64_t& end = used[device];
     const bool ours = owner == ranks.rank(),

@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 #include <c10/util/intrusive_ptr.h>
@@ -76,16 +77,23 @@ class Collectives {
   void lose(const std::string& why) {
     if (lost_.empty()) lost_ = c10::str(place_, ", as rank ", rank(), " of ", size(), ": ", why);
   }
+  /// @param since what a failure leaves behind, and a colon; or nothing
+  /// @throws c10::Error if it is lost.
+  void check_not_lost(const char* who, const char* since = "") const {
+    TORCH_CHECK(lost_.empty(), "root_optim::", who, ": expected ranks in step, got a failure in ",
+                lost_, "; ", since, "load a checkpoint in new processes");
+  }
   /// What messages say about where an operation stands.
   void at(std::string place) { place_ = std::move(place); }
 
-  /// all[r] ← `own` of rank r; equal shapes everywhere.
-  Started all_gather(const at::Tensor& own, const std::vector<at::Tensor>& all) {
-    std::vector<std::vector<at::Tensor>> outputs{all};
+  /// `own` of every rank, equal shapes everywhere. `tensors` are those of the ranks, and behind them our own.
+  Started all_gather(const at::Tensor& own) {
+    std::vector<std::vector<at::Tensor>> outputs(1);
+    for (int64_t r = 0; r < size(); ++r) outputs[0].push_back(at::empty_like(own));
     std::vector<at::Tensor> inputs{own};
     c10d::AllgatherOptions options;
     if (timeout_.count() > 0) options.timeout = timeout_;
-    Started started{{}, all, "gathering from all ranks"};
+    Started started{{}, outputs[0], "gathering from all ranks"};
     started.tensors.push_back(own);
     start(started, [&] { return group_->allgather(outputs, inputs, options); });
     return started;
@@ -123,13 +131,24 @@ class Collectives {
     return started;
   }
 
-  /// Waits for the other ranks, or, where a device does the work, lets its stream wait.
+  /// Waits for the other ranks, or, where a device does the work, lets its stream wait. NCCL would block the host
+  /// for a timeout given here; it keeps the one that the operation was started with.
   void wait(Started& started) {
     guarded(started.what, [&] {
-      const bool done = timeout_.count() > 0 ? started.work->wait(timeout_) : started.work->wait();
-      TORCH_CHECK(done, "it did not end well");
+      const bool on_host = started.tensors.empty() || started.tensors.front().is_cpu();
+      const bool done =
+          on_host && timeout_.count() > 0 ? started.work->wait(timeout_) : started.work->wait();
+      TORCH_CHECK(done, "it failed, and gives no reason");
       return 0;
     });
+  }
+
+  /// `all_gather`, waited for: `own` of every rank.
+  std::vector<at::Tensor> gathered(const at::Tensor& own) {
+    Started started = all_gather(own);
+    wait(started);
+    started.tensors.pop_back();
+    return std::move(started.tensors);
   }
 
   /// The texts of all ranks.
@@ -140,10 +159,7 @@ class Collectives {
     for (const std::vector<int64_t>& one : lengths) longest = (std::max)(longest, one[0]);
     const at::Tensor text = at::zeros({longest}, at::kByte);
     std::memcpy(text.data_ptr(), own.data(), own.size());
-    std::vector<at::Tensor> all;
-    for (int64_t r = 0; r < size(); ++r) all.push_back(at::empty({longest}, at::kByte));
-    Started started = all_gather(text, all);
-    wait(started);
+    const std::vector<at::Tensor> all = gathered(text);
     std::vector<std::string> texts;
     for (size_t r = 0; r < all.size(); ++r) {
       texts.emplace_back(static_cast<const char*>(all[r].data_ptr()),
@@ -161,9 +177,7 @@ class Collectives {
     const auto count = static_cast<int64_t>(own.size());
     const at::Tensor mine = at::empty({count}, at::kLong);
     std::memcpy(mine.data_ptr(), own.data(), own.size() * sizeof(int64_t));
-    std::vector<at::Tensor> all;
-    for (int64_t r = 0; r < size(); ++r) all.push_back(at::empty({count}, at::kLong));
-    return all_gather(mine, all);
+    return all_gather(mine);
   }
   std::vector<std::vector<int64_t>> numbers(Started& started) {
     wait(started);

@@ -23,8 +23,9 @@
 #include <root_optim/distributed/detail/stand_in.hpp>
 #include <root_optim/distributed/options.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/option_values.hpp>
 #include <root_optim/optimizer/detail/plan.hpp>
-#include <root_optim/optimizer/options.hpp>  // FilterPlace
+#include <root_optim/optimizer/options.hpp>  // FilterPlace, OnLoad
 #include <root_optim/parameters/detail/parameter_checks.hpp>
 #include <root_optim/parameters/layout.hpp>
 #include <root_optim/parameters/param_state.hpp>
@@ -37,6 +38,7 @@ namespace detail {
 
 inline std::string text_of_field(const Fields::Value& value) {
   std::ostringstream text;
+  text << std::boolalpha;
   text.precision(17);
   std::visit(
       [&text](const auto& held) {
@@ -53,9 +55,19 @@ inline std::string text_of_field(const Fields::Value& value) {
   return text.str();
 }
 
+/// The options of a group, those that checkpoints do not keep included.
+template <class Options>
+ROOT_OPTIM_COLD Fields all_fields(const Options& options) {
+  Fields fields;
+  Options::each_option([&](const char* name, int64_t, OnLoad, auto member, const auto&) {
+    store(fields, name, options.*member);
+  });
+  return fields;
+}
+
 /// Options that no step may change, because the owners follow from them: rules, layouts, shapes, batches.
 template <class Options>
-int64_t structure_of(const std::vector<PlannedParam<Options>>& planned) {
+int64_t checksum_of_structure(const std::vector<PlannedParam<Options>>& planned) {
   Checksum sum;
   for (const PlannedParam<Options>& item : planned) {
     sum.add(static_cast<int64_t>(item.group));
@@ -74,14 +86,9 @@ int64_t structure_of(const std::vector<PlannedParam<Options>>& planned) {
 
 /// All options of all groups.
 template <class Options>
-int64_t options_of(const Groups& groups) {
+int64_t checksum_of_options(const Groups& groups) {
   Checksum sum;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    const Options& options = group_options<Options>(groups, g);
-    sum.add(options.fields());
-    sum.add(options.batch_bytes().value_or(-1));
-    sum.add(options.master_weights());
-  }
+  for (size_t g = 0; g < groups.size(); ++g) sum.add(all_fields(group_options<Options>(groups, g)));
   return sum.value();
 }
 
@@ -126,12 +133,9 @@ std::string description_of(const Groups& groups, const StateMap& states, const G
                        parameter.device().is_cpu() ? "cpu" : "device")
            << '\n';
     }
-    const Fields fields = options.fields();
-    for (const auto& [name, value] : fields.values()) {
+    for (const auto& [name, value] : all_fields(options).values()) {
       if (name != "names") text << group << name << ": " << text_of_field(value) << '\n';
     }
-    text << group << "batch_bytes: " << options.batch_bytes().value_or(-1) << '\n';
-    text << group << "master_weights: " << (options.master_weights() ? "true" : "false") << '\n';
   }
   text << "state, by its checksum: " << checksum_of_state(groups, states, gate) << '\n';
   for (size_t g = 0; g < groups.size(); ++g) {

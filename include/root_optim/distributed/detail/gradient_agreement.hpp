@@ -5,6 +5,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
 #include <cstddef>
@@ -63,6 +66,20 @@ void agree_on_reducer(Collectives& ranks, const std::string& reducer,
          {"shapes, dtypes and requires_grad of parameters, and options,", sum.value()}});
 }
 
+/// has(i) of `count` things, 64 to a word.
+template <class Has>
+std::vector<int64_t> presence_words(size_t count, const Has& has) {
+  std::vector<int64_t> words((count + 63) / 64);
+  for (size_t i = 0; i < count; ++i) {
+    if (has(i)) words[i / 64] |= static_cast<int64_t>(uint64_t{1} << i % 64);
+  }
+  return words;
+}
+/// has(i), of numbers among which those words begin at `first`.
+inline bool is_present(const std::vector<int64_t>& numbers, size_t first, size_t i) {
+  return (numbers[first + i / 64] >> i % 64 & 1) != 0;
+}
+
 /// What all ranks together know of a parameter's gradient.
 struct GradientOfRanks {
   bool reduced;  ///< some rank has it
@@ -78,31 +95,26 @@ std::vector<GradientOfRanks> agree_on_gradients(Collectives& ranks, const std::s
                                                 const std::vector<at::Tensor>& parameters,
                                                 MissingGradient missing, const Where& where,
                                                 std::string error = {}) {
-  // Which parameters have a gradient, 64 to a number; behind them, which of another dtype.
-  const size_t numbers = (parameters.size() + 63) / 64;
-  std::vector<int64_t> bits(2 * numbers);
+  const size_t count = parameters.size();
   attempt(error, [&] {
-    for (size_t i = 0; i < parameters.size(); ++i) {
+    for (size_t i = 0; i < count; ++i) {
       const at::Tensor& gradient = parameters[i].grad();
-      if (!gradient.defined()) continue;
-      check_gradient(parameters[i], gradient, where(i));
-      const auto bit = static_cast<int64_t>(uint64_t{1} << i % 64);
-      bits[i / 64] |= bit;
-      if (gradient.scalar_type() != parameters[i].scalar_type()) bits[numbers + i / 64] |= bit;
+      if (gradient.defined()) check_gradient(parameters[i], gradient, where(i));
     }
   });
-  Agreement agreement = start_agreement(ranks, error, {}, bits);
+  const auto has = [&](size_t i) {  // a gradient; behind these, one of another dtype
+    const at::Tensor &parameter = parameters[i % count], &gradient = parameter.grad();
+    return gradient.defined() && (i < count || gradient.scalar_type() != parameter.scalar_type());
+  };
+  Agreement agreement = start_agreement(ranks, error, {}, presence_words(2 * count, has));
   const std::vector<std::vector<int64_t>> all = finish_agreement(ranks, agreement);
   std::vector<GradientOfRanks> gradients;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const auto has = [&](size_t rank, size_t first) {
-      return (all[rank][1 + first + i / 64] >> i % 64 & 1) != 0;
-    };
+  for (size_t i = 0; i < count; ++i) {
     size_t with = all.size(), without = all.size();  // a rank that has it, and one that lacks it
     bool other = false;
     for (size_t r = 0; r < all.size(); ++r) {
-      (has(r, 0) ? with : without) = r;
-      other = other || has(r, numbers);
+      (is_present(all[r], 1, i) ? with : without) = r;
+      other = other || is_present(all[r], 1, count + i);
     }
     gradients.push_back({with < all.size(), other});
     if (with < all.size() && without < all.size() && missing == MissingGradient::Error) {
@@ -125,6 +137,15 @@ inline std::vector<Agreed> clipping(double max_norm, size_t gradients) {
   int64_t bits = 0;
   std::memcpy(&bits, &max_norm, sizeof(bits));
   return {{"max_norm", bits}, {"numbers of gradients", static_cast<int64_t>(gradients)}};
+}
+
+/// The norm of all these together, one float64 number on `device`; of one tensor at least.
+inline at::Tensor norm_together(const std::vector<at::Tensor>& tensors, const at::Device& device) {
+  std::vector<at::Tensor> norms;
+  for (const at::Tensor& tensor : tensors) {
+    norms.push_back(at::linalg_vector_norm(tensor, 2, {}, false, at::kDouble).to(device));
+  }
+  return at::linalg_vector_norm(at::stack(norms));
 }
 
 /// min(1, max_norm/(‖g‖ + 1e-6))

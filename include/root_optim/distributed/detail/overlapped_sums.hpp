@@ -78,10 +78,7 @@ class OverlappedSums {
   /// Starts what `backward()` has not, with zeros where gradients are missing, and waits for all. Collective.
   /// @return what is wrong with this rank's gradients; empty if nothing
   std::string finish() {
-    TORCH_CHECK(ranks_.lost().empty(),
-                "root_optim::GradientReducer: expected ranks in step, got a failure in ",
-                ranks_.lost(),
-                "; what has travelled cannot be known: load a checkpoint in new processes");
+    ranks_.check_not_lost("GradientReducer", "what has travelled cannot be known: ");
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (!entries_[i].sum.defined()) continue;
       if (entries_[i].packed) {

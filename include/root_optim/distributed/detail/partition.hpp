@@ -66,7 +66,7 @@ struct Partition {
   static constexpr int64_t nobody = -1;  ///< the owner of a parameter that is cut
 
   int64_t rank = 0;                         ///< this one
-  int64_t structure = 0;                    ///< `structure_of` the parameters
+  int64_t structure = 0;                    ///< `checksum_of_structure` of the parameters
   int64_t params = 0;                       ///< that have entries
   std::vector<std::vector<int64_t>> owner;  ///< by group and index
   std::vector<Piece> pieces;
@@ -114,7 +114,7 @@ Partition partition_of(const Groups& groups, int64_t rank, int64_t size, int64_t
   const auto planned = planned_params<Options>(groups, none, [](size_t, size_t) { return false; });
   Partition partition;
   partition.rank = rank;
-  partition.structure = structure_of(planned);
+  partition.structure = checksum_of_structure(planned);
   partition.params = static_cast<int64_t>(planned.size());
   for (const auto& group : groups) partition.owner.emplace_back(group.params().size(), 0);
   constexpr int64_t least_bytes = int64_t{1} << 14;  // of a piece that fills a bucket

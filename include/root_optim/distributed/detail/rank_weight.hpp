@@ -5,18 +5,16 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
+#include <c10/core/Device.h>
 
-#include <cstddef>
-#include <cstdint>
 #include <vector>
 
 #include <root_optim/distributed/detail/collectives.hpp>
+#include <root_optim/distributed/detail/gradient_agreement.hpp>
 #include <root_optim/version.hpp>
 
 namespace root_optim {
@@ -25,15 +23,12 @@ namespace detail {
 
 /// The norm of all gradients together, one float64 number on the device of the first parameter; 0 without any.
 inline at::Tensor norm_of_gradients(const std::vector<at::Tensor>& parameters) {
-  const at::Tensor none =
-      at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(parameters.front().device()));
-  std::vector<at::Tensor> norms{none};
+  const at::Device device = parameters.front().device();
+  std::vector<at::Tensor> gradients{at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))};
   for (const at::Tensor& parameter : parameters) {
-    const at::Tensor& gradient = parameter.grad();
-    if (!gradient.defined()) continue;
-    norms.push_back(at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).to(none.device()));
+    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
   }
-  return at::linalg_vector_norm(at::stack(norms));
+  return norm_together(gradients, device);
 }
 
 /// w_r = min(1, limit · median_q n_q / n_r) with n_r = `norms[r]`, the lower median; 1 where that is 0, and for a
@@ -46,11 +41,7 @@ inline at::Tensor rank_weights(const at::Tensor& norms, double limit) {
 /// What this rank's gradients, of the norm `own`, are to be multiplied by. Collective; no host synchronization with
 /// the device.
 inline at::Tensor rank_weight(Collectives& ranks, const at::Tensor& own, double limit) {
-  std::vector<at::Tensor> all;
-  for (int64_t r = 0; r < ranks.size(); ++r) all.push_back(at::zeros_like(own));
-  Started started = ranks.all_gather(own, all);
-  ranks.wait(started);
-  return rank_weights(at::stack(all), limit)[ranks.rank()];
+  return rank_weights(at::stack(ranks.gathered(own)), limit)[ranks.rank()];
 }
 
 }  // namespace detail

@@ -63,8 +63,7 @@ ROOT_OPTIM_COLD std::string shard_bytes(const Groups& groups, const StateMap& st
   Checkpoint checkpoint = to_checkpoint<Options>(groups, states);
   CheckpointGroup rows;
   for (const StatePart& part : parts) {
-    if (part.owner != rank || part.tensor.is_same(groups[part.group].params()[part.index]))
-      continue;
+    if (part.owner != rank || part.is_whole()) continue;
     rows.params.push_back(to_checkpoint(part.tensor, states));
   }
   checkpoint.push_back(std::move(rows));
@@ -102,7 +101,7 @@ ROOT_OPTIM_COLD void save_shards(Collectives& ranks, const Partition& partition,
         "root_optim::save_sharded: expected a folder, or a path where one can be made, got '",
         folder.string(), "'");
     parts = parts_of(groups, &partition);
-    options = options_of<Options>(groups);
+    options = checksum_of_options<Options>(groups);
     Checksum sum;
     sum.add(save.scheduler.has_value());
     if (save.scheduler) {
@@ -247,10 +246,6 @@ ROOT_OPTIM_COLD LoadedShards<Options> load_shards(const Groups& groups,
   for (const StatePart& part : parts) {
     if (part.owner == rank) own.emplace(part.position, std::pair(&part, GatheredState(part)));
   }
-  const auto name_of = [&groups](const StatePart& part) {
-    return describe(groups[part.group].params()[part.index], part.group, part.index,
-                    group_options<Options>(groups, part.group).names());
-  };
   const auto files = static_cast<int64_t>(manifest.files.size());
   for (int64_t k = 0; k < files; ++k) {
     const int64_t f = (rank + k) % files;  // not all ranks begin with the same
@@ -272,14 +267,15 @@ ROOT_OPTIM_COLD LoadedShards<Options> load_shards(const Groups& groups,
         const auto [begin, end] = own.equal_range(stored.rows.position);
         for (auto it = begin; it != end; ++it) {
           auto& [part, gathered] = it->second;
-          gathered.add(stored.state, stored.rows.first, stored.rows.rows, name_of(*part));
+          gathered.add(stored.state, stored.rows.first, stored.rows.rows,
+                       describe_part<Options>(groups, *part));
         }
       }
     });
   }
   for (auto it = own.begin(); it != own.end(); it = own.erase(it)) {  // and its memory
     const auto& [part, gathered] = it->second;
-    const std::string where = name_of(*part);
+    const std::string where = describe_part<Options>(groups, *part);
     ParamState state = restored_state(gathered.state(where), part->tensor,
                                       group_options<Options>(groups, part->group).layout(), where);
     if (state.step() == 0) continue;

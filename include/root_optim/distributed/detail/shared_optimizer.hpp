@@ -7,10 +7,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>  // TORCH_CHECK
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,6 +20,7 @@
 #include <root_optim/distributed/detail/bucket_exchange.hpp>
 #include <root_optim/distributed/detail/collectives.hpp>
 #include <root_optim/distributed/detail/description.hpp>
+#include <root_optim/distributed/detail/gradient_agreement.hpp>
 #include <root_optim/distributed/detail/own_part.hpp>
 #include <root_optim/distributed/detail/ownership.hpp>
 #include <root_optim/distributed/detail/partition.hpp>
@@ -83,7 +82,6 @@ class SharedOptimizer : public Ranks {
 
   at::Tensor step(const Groups& groups, StateMap& states, GateState& gate,
                   Workspace* workspace) override {
-    check_not_lost();
     at::Tensor skipped;
     in_step([&] {
       ranks_.at("step " + std::to_string(++steps_));
@@ -140,12 +138,11 @@ class SharedOptimizer : public Ranks {
 
   void release() override {
     whole_.reset();
-    room_.clear();
+    room_ = {};
   }
 
   /// Collective: brings the state of all parameters to one rank.
   void consolidate(const Groups& groups, const StateMap& states, int64_t to) {
-    check_not_lost();
     in_step([&] {
       whole_.reset();
       whole_ =
@@ -156,7 +153,6 @@ class SharedOptimizer : public Ranks {
   /// f(ranks), which is collective, by the name `what`.
   template <class F>
   void together(const char* what, const F& f) {
-    check_not_lost();
     in_step([&] {
       ranks_.at(what);
       f(ranks_);
@@ -175,23 +171,9 @@ class SharedOptimizer : public Ranks {
  private:
   using Planned = PlannedParam<Options>;
 
-  void check_not_lost() const {
-    TORCH_CHECK(ranks_.lost().empty(),
-                "root_optim::distributed: expected ranks in step, got a failure in ", ranks_.lost(),
-                "; the ranks may differ by a bucket now: load a checkpoint in new processes");
-  }
-
-  /// f(), after whose errors the ranks are in step only if every one has thrown it.
   template <class F>
   void in_step(const F& f) {
-    try {
-      f();
-    } catch (const AgreedError&) {
-      throw;
-    } catch (const std::exception& error) {
-      ranks_.lose(error.what());
-      throw;
-    }
+    detail::in_step(ranks_, "distributed", "the ranks may differ by a bucket now: ", f);
   }
 
   at::Tensor step_together(const Groups& groups, StateMap& states, GateState& gate,
@@ -204,10 +186,10 @@ class SharedOptimizer : public Ranks {
       check_gate<Options>(groups);
       planned = planned_params<Options>(
           groups, states, [this](size_t g, size_t i) { return partition_.owns(g, i); });
-      TORCH_CHECK(structure_of(planned) == partition_.structure,
+      TORCH_CHECK(checksum_of_structure(planned) == partition_.structure,
                   "root_optim::step: expected the parameters, rules, layouts and batch_bytes that "
                   "`distribute` saw, got others");
-      options = options_of<Options>(groups);
+      options = checksum_of_options<Options>(groups);
       add_pieces(partition_, planned, states);
       make_room(room_, partition_, planned);
     });
@@ -275,18 +257,12 @@ class SharedOptimizer : public Ranks {
     std::vector<Agreed> agreed{{"numbers of steps since `distribute` or loading", steps_},
                                {"options", options},
                                {"checkpoints to have been loaded", loaded_}};
-    // Which parameters have a gradient, 64 to a number.
-    std::vector<int64_t> bits(static_cast<size_t>(partition_.params + 63) / 64);
-    const size_t count = (std::min)(planned.size(), static_cast<size_t>(partition_.params));
-    for (size_t i = 0; i < count; ++i) {
-      if (planned[i].steps) bits[i / 64] |= static_cast<int64_t>(uint64_t{1} << i % 64);
-    }
-    Agreement agreement = start_agreement(ranks_, error, agreed, bits);
+    const auto params = static_cast<size_t>(partition_.params);
+    const auto steps = [&](size_t i) { return i < planned.size() && planned[i].steps; };
+    Agreement agreement = start_agreement(ranks_, error, agreed, presence_words(params, steps));
     const std::vector<std::vector<int64_t>> all = finish_agreement(ranks_, agreement);
-    for (size_t i = 0; i < count; ++i) {
-      const auto has = [&](size_t rank) {
-        return (all[rank][1 + agreed.size() + i / 64] >> i % 64 & 1) != 0;
-      };
+    for (size_t i = 0; i < params; ++i) {
+      const auto has = [&](size_t rank) { return is_present(all[rank], 1 + agreed.size(), i); };
       for (size_t r = 1; r < all.size(); ++r) {
         if (has(r) == has(0)) continue;
         const Planned& item = planned[i];

@@ -17,6 +17,7 @@
 
 #include <root_optim/distributed/detail/partition.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/parameters/detail/parameter_checks.hpp>  // describe
 #include <root_optim/parameters/param_state.hpp>
 #include <root_optim/version.hpp>
 
@@ -30,8 +31,18 @@ struct StatePart {
   int64_t position;     ///< of it among the parameters of all groups
   int64_t first, rows;
   int64_t owner;
+  at::Tensor parameter;
   at::Tensor tensor;  ///< under which the state is kept: the parameter, or its rows
+
+  bool is_whole() const { return tensor.is_same(parameter); }
 };
+
+/// `describe` of a part's parameter.
+template <class Options>
+std::string describe_part(const Groups& groups, const StatePart& part) {
+  return describe(part.parameter, part.group, part.index,
+                  group_options<Options>(groups, part.group).names());
+}
 
 /// A number is one row.
 ROOT_OPTIM_COLD inline int64_t rows_of(c10::IntArrayRef shape) {
@@ -46,16 +57,17 @@ ROOT_OPTIM_COLD inline std::vector<StatePart> parts_of(const Groups& groups,
   int64_t position = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].params().size(); ++i, ++position) {
-      const at::Tensor& parameter = groups[g].params()[i];
-      if (parameter.numel() == 0) continue;
+      const at::Tensor& whole = groups[g].params()[i];
+      if (whole.numel() == 0) continue;
       const int64_t owner = partition == nullptr ? 0 : partition->owner_of(g, i);
       if (owner != Partition::nobody) {
-        parts.push_back({g, i, position, 0, rows_of(parameter.sizes()), owner, parameter});
+        parts.push_back({g, i, position, 0, rows_of(whole.sizes()), owner, whole, whole});
         continue;
       }
       for (const Piece& piece : partition->pieces) {
-        if (!piece.whole.is_same(parameter)) continue;
-        parts.push_back({g, i, position, piece.first, piece.rows, piece.owner, piece.tensor});
+        if (!piece.whole.is_same(whole)) continue;
+        parts.push_back(
+            {g, i, position, piece.first, piece.rows, piece.owner, whole, piece.tensor});
       }
     }
   }

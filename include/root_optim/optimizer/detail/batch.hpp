@@ -100,14 +100,14 @@ double gram_side(const Policy& policy, double rows, double cols) {
 
 /// The bytes that a step of a matrix parameter takes beside it and its state, alone or as one of several
 /// that are stepped together: the new momentum, two buffers of the iteration, of several their stacked
-/// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp). With a
-/// master weight, what `current_weight` takes of all of them.
+/// gradients, too, and four Gram matrices, whose side counts as a multiple of 32 (tile_product.hpp). Off the CPU
+/// three for the filter's operators. With a master weight, what `current_weight` takes of all of them.
 template <class Options>
 double step_bytes(const at::Tensor& parameter, const Options& options, bool alone,
                   bool has_master) {
   const MatrixLayout& layout = options.layout();
-  double elements =
-      ((alone ? 3 : 4) + (has_master ? 3 : 0)) * static_cast<double>(parameter.numel());
+  double elements = ((alone ? 3 : 4) + (parameter.is_cpu() ? 0 : 3) + (has_master ? 3 : 0)) *
+                    static_cast<double>(parameter.numel());
   for (const MatrixShape matrix : matrix_shapes(parameter.sizes(), layout)) {
     const auto rows = static_cast<double>(matrix.rows), cols = static_cast<double>(matrix.cols);
     const double count =

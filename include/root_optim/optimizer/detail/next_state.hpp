@@ -26,7 +26,12 @@ std::vector<int64_t> slot_shape(ParamState::Kind kind, const at::Tensor& paramet
                                 const MatrixLayout& layout);
 
 /// The state that `states` has for a parameter, or null.
-/// @throws c10::Error if it is another optimizer's or does not fit the parameter.
+/// @throws c10::Error, in the name of `who`, if it is another optimizer's.
+const ParamState* own_state(const StateMap& states, const at::Tensor& parameter, const char* who,
+                            const std::string& where);
+
+/// The same for a step.
+/// @throws c10::Error also if it does not fit the parameter.
 const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
                              const MatrixLayout& layout, const std::string& where);
 

@@ -42,15 +42,22 @@ ROOT_OPTIM_INLINE std::vector<int64_t> slot_shape(ParamState::Kind kind,
   return {sum};
 }
 
-ROOT_OPTIM_INLINE const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
-                                               const MatrixLayout& layout,
-                                               const std::string& where) {
+ROOT_OPTIM_INLINE const ParamState* own_state(const StateMap& states, const at::Tensor& parameter,
+                                              const char* who, const std::string& where) {
   const auto found = states.find(state_key(parameter));
   if (found == states.end() || !found->second) return nullptr;
   const auto* state = dynamic_cast<const ParamState*>(found->second.get());
-  TORCH_CHECK(state != nullptr,
-              "root_optim::step: expected state of this optimizer's own type for ", where,
+  TORCH_CHECK(state != nullptr, "root_optim::", who,
+              ": expected state of this optimizer's own type for ", where,
               ", got another optimizer's; forget(parameter) erases it");
+  return state;
+}
+
+ROOT_OPTIM_INLINE const ParamState* find_state(const StateMap& states, const at::Tensor& parameter,
+                                               const MatrixLayout& layout,
+                                               const std::string& where) {
+  const ParamState* state = own_state(states, parameter, "step", where);
+  if (state == nullptr) return nullptr;
   for (const ParamState::Slot& slot : ParamState::slot_list()) {
     const at::Tensor& tensor = state->*slot.tensor;
     if (!tensor.defined() || slot.kind == ParamState::Kind::Count) continue;

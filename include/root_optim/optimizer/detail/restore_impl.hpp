@@ -29,8 +29,9 @@ namespace detail {
 ROOT_OPTIM_COLD ROOT_OPTIM_INLINE CheckpointParam to_checkpoint(const at::Tensor& parameter,
                                                                 const StateMap& states) {
   CheckpointParam stored{parameter.sizes().vec(), {}};
-  const auto found = states.find(state_key(parameter));
-  if (found != states.end()) stored.state = dynamic_cast<const ParamState&>(*found->second);
+  const ParamState* state =
+      own_state(states, parameter, "save", c10::str("a parameter of shape ", parameter.sizes()));
+  if (state != nullptr) stored.state = *state;
   count_where(stored.state, /*on_device=*/false, parameter);
   for (const ParamState::Slot& slot : ParamState::slot_list()) {
     at::Tensor& tensor = stored.state.*slot.tensor;

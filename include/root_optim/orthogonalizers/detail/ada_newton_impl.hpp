@@ -87,8 +87,7 @@ ROOT_OPTIM_INLINE std::string AdaNewton::explain(int64_t rows, int64_t cols,
   out << rows << 'x' << cols << ": ";
   if (iteration_for(rows, cols, parameter) == Iteration::Rational) {
     const RationalStages schedule = stages(rows, cols);
-    std::vector<int64_t> poles;
-    for (const RationalStage& f : schedule) poles.push_back(static_cast<int64_t>(f.poles.size()));
+    const std::vector<int64_t> poles = poles_of(schedule);
     out << "inverses, stages of ";
     for (size_t t = 0; t < poles.size(); ++t) out << (t > 0 ? " + " : "") << poles[t];
     out << " poles, cost " << rational_cost(rows, cols, poles);

@@ -37,7 +37,7 @@ namespace detail {
 ROOT_OPTIM_INLINE bool multiplies_bfloat16(const at::Tensor& x) {
   if (!x.is_cuda()) return false;
   const auto& hooks = at::detail::getCUDAHooks();
-  if (!hooks.compiledWithCuDNN()) return true;  // it cannot tell: ROCm
+  if (!hooks.compiledWithCuDNN()) return true;  // it cannot tell: ROCm, or CUDA without cuDNN
   const c10::DeviceGuard guard(x.device());     // of which the answer is
   return hooks.supportsBFloat16ConvolutionWithCuDNNv8();
 }

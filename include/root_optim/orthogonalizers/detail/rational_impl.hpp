@@ -7,7 +7,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/zeros.h>
-#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <c10/core/impl/LocalDispatchKeySet.h>  // ExcludeDispatchKeyGuard
+#include <c10/util/Exception.h>                 // TORCH_CHECK
 
 #include <cstddef>
 #include <utility>
@@ -16,7 +17,9 @@
 #include <root_optim/coefficients/rational_validation.hpp>
 #include <root_optim/core/tensor_checks.hpp>
 #include <root_optim/kernels/frobenius_norm.hpp>
+#include <root_optim/kernels/product.hpp>
 #include <root_optim/kernels/spd_inverse.hpp>
+#include <root_optim/kernels/symmetric_product.hpp>
 #include <root_optim/kernels/workspace.hpp>
 #include <root_optim/orthogonalizers/detail/iteration.hpp>  // scale_by_max
 #include <root_optim/orthogonalizers/newton_schulz.hpp>     // float32_is_reduced
@@ -99,6 +102,8 @@ ROOT_OPTIM_INLINE RationalOutput orthogonalize_valid(const at::Tensor& x,
     const auto sizes = x.sizes();
     return {x.clone(), at::zeros(sizes.slice(0, sizes.size() - 2), x.options().dtype(at::kBool))};
   }
+  // Autocast left on would change the dtype of some products and not of others.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   const bool tall = m > n;
   const at::Tensor matrices = x.reshape({-1, m, n});
   const at::Tensor failed = at::zeros({matrices.size(0)}, x.options().dtype(at::kBool));

@@ -6,6 +6,7 @@
 
 #include <c10/util/ArrayRef.h>  // IntArrayRef
 
+#include <algorithm>
 #include <string>
 #include <vector>
 

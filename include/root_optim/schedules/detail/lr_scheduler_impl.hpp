@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -26,7 +27,7 @@ namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
 
 ROOT_OPTIM_INLINE LrSchedule& LrSchedule::warmup(int64_t steps) {
-  const int64_t most = shape_ == Shape::Constant ? steps
+  const int64_t most = shape_ == Shape::Constant ? (std::numeric_limits<int64_t>::max)()
                        : decay_ < total_         ? total_ - decay_
                                                  : total_;
   TORCH_CHECK(steps >= 0 && steps <= most, "root_optim::LrSchedule: expected a warm-up of 0 to ",

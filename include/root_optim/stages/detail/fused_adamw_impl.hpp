@@ -25,6 +25,13 @@ namespace detail {
 
 ROOT_OPTIM_INLINE bool fused_adamw_takes(const at::Tensor& parameter, const at::Tensor& gradient,
                                          const at::Tensor& state) {
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 6
+  // CUDA's kernel wants equal strides there, also in dimensions of size 1, where autograd's may differ.
+  if (!parameter.is_cpu() &&
+      !(parameter.strides() == gradient.strides() && parameter.strides() == state.strides())) {
+    return false;
+  }
+#endif
   return ROOT_OPTIM_HAS_FUSED_ADAMW != 0 && (parameter.is_cpu() || parameter.is_cuda()) &&
          parameter.scalar_type() == state.scalar_type() &&
          gradient.scalar_type() == state.scalar_type() && parameter.is_contiguous() &&
