@@ -80,7 +80,8 @@ struct Model {
 template <class Optimizer, class Memory = test::FailingAllocator>
 int64_t fail_at_every_allocation(int64_t steps, bool spoiled, typename Optimizer::Options options,
                                  int64_t stride = 1) {
-  const test::Warnings silenced;  // LibTorch's own handler ends the program where its memory runs out
+  // LibTorch's own handler ends the program where memory runs out while it writes.
+  const test::Warnings silenced;
   const auto prepared = [&](Model<Optimizer>& model) {
     test::train(model.optimizer, model.parameters, 0, steps);
     model.optimizer.release_workspace();  // else there is little left to allocate
