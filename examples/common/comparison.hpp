@@ -115,7 +115,7 @@ inline std::unique_ptr<Task> compare(const RunOptions& options, const Comparison
       root_optim::load(saved, checkpoint);
       scheduler.set_step(position.step);
       task->set_batches_state(position.batches);
-      fmt::print("{}: goes on behind step {} of {}\n", checkpoint, position.step, name);
+      fmt::print("{}: goes on after step {} of {}\n", checkpoint, position.step, name);
     } else if (i == 0) {
       int64_t parameters = 0;
       for (const at::Tensor& p : task->model().parameters()) parameters += p.numel();
@@ -141,7 +141,7 @@ inline std::unique_ptr<Task> compare(const RunOptions& options, const Comparison
       if (signal == 0) return;
       progress.end();
       fmt::print(stderr,
-                 "interrupted behind step {} of {}, which is saved in {}; the same command "
+                 "interrupted after step {} of {}, which is saved in {}; the same command "
                  "with --resume goes on from there\n",
                  record.step, name, checkpoint);
       throw Interrupted{signal};

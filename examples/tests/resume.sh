@@ -25,7 +25,7 @@ wait "$pid"
 code=$?
 cat "$out/log"
 [ "$code" = 130 ] || fail "expected the interrupted program to exit with 130, got $code"
-grep -q 'interrupted behind step [0-9]* of root' "$out/log" || fail "it does not say where it stopped"
+grep -q 'interrupted after step [0-9]* of root' "$out/log" || fail "it does not say where it stopped"
 [ "$(losses interrupted | wc -l)" -lt "$(losses whole | wc -l)" ] || fail "it went on to the end"
 
 "$@" --optimizer adamw --optimizer root --out "$out/interrupted" --seed 7 --resume 2>&1 |

@@ -382,5 +382,5 @@ TEST_CASE("what owners cannot reduce is refused on all ranks, and nothing change
   Model model;
   Root alone(model.groups(RootOptions()));
   CHECK_THROWS_WITH(OwnerReducer(alone),
-                    test::contains("expected an optimizer behind `distribute`"));
+                    test::contains("expected an optimizer after `distribute`"));
 }

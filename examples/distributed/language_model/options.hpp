@@ -85,7 +85,7 @@ inline DistributedRun parse_distributed_run(int argc, char** argv) {
       ->capture_default_str();
   number("--checkpoint-every", o.checkpoint_every, "Steps between two; 0: only at the end",
          CLI::NonNegativeNumber);
-  number("--stop-after", o.stop_after, "End behind this step, with a checkpoint; 0: at the end",
+  number("--stop-after", o.stop_after, "End after this step, with a checkpoint; 0: at the end",
          CLI::NonNegativeNumber);
   app.add_flag("--overlap", o.overlap,
                "Average gradients while backward() runs: pays over a network, less on one machine");

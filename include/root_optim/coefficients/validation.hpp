@@ -115,7 +115,7 @@ void check_quintics(const Quintics& schedule, const ValidationOptions& options,
 /// In Gram space λ ← λ (a + bλ + cλ²)², so an eigenvalue −δ that rounding left grows with the
 /// square of the product of the a's and finally diverges. Counts the steps until it passes
 /// `tolerance` (in units of the squared largest singular value); at least 1, at most
-/// schedule.size() − first; 0 behind the last step.
+/// schedule.size() − first; 0 after the last step.
 int64_t gram_run_length(const Quintics& schedule, size_t first, double negative_eigenvalue,
                         double tolerance = 0.01);
 

@@ -48,7 +48,7 @@ at::Tensor clip_norm(OrthogonalizedOptimizer<F, O>& optimizer, double max_norm) 
   using Options = OrthogonalizedOptions<F, O>;
   auto* shared = detail::shared_of(optimizer);
   TORCH_CHECK(shared != nullptr,
-              "root_optim::clip_norm: expected an optimizer behind `distribute`, got one of one "
+              "root_optim::clip_norm: expected an optimizer after `distribute`, got one of one "
               "process, whose gradients torch::nn::utils::clip_grad_norm_ scales");
   at::Tensor norm;
   shared->together("clip_norm", [&](detail::Collectives& ranks) {

@@ -101,7 +101,7 @@ class OwnerReducer {
   static auto* expect_shared(OrthogonalizedOptimizer<F, O>& optimizer) {
     auto* shared = detail::shared_of(optimizer);
     TORCH_CHECK(shared != nullptr,
-                "root_optim::OwnerReducer: expected an optimizer behind `distribute`, got one of "
+                "root_optim::OwnerReducer: expected an optimizer after `distribute`, got one of "
                 "one process");
     TORCH_CHECK(shared->shards().empty(),
                 "root_optim::OwnerReducer: expected no sharded parameters, whose gradients are not "

@@ -104,7 +104,7 @@ class OverlappedSums {
     return std::exchange(error_, {});
   }
 
-  /// The sum over ranks, behind `finish`; in the parameter's shape.
+  /// The sum over ranks, after `finish`; in the parameter's shape.
   const at::Tensor& sum(size_t i) const { return entries_[i].sum; }
 
   /// While there is a pause, gradients that come stay here. Pauses may be nested.

@@ -105,7 +105,7 @@ class Shards {
                       where, ", got ", layout.dim());
           TORCH_CHECK(states.count(state_key(shard)) == 0,
                       "root_optim::distribute: expected no state yet of the shard ", where,
-                      ": load behind `distribute`");
+                      ": load after `distribute`");
           std::vector<int64_t> shape = shard.sizes().vec();
           int64_t& size = shape[static_cast<size_t>(layout.dim())];
           sizes.push_back(std::exchange(size, layout.whole()));

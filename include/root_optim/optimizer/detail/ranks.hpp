@@ -25,7 +25,7 @@ class Ranks {
   virtual ~Ranks() = default;
 
   /// A step of all parameters. Collective.
-  /// @param gate its state, the same on all ranks; becomes that behind the step
+  /// @param gate its state, the same on all ranks; becomes that after the step
   /// @return the first parameter skipped that is stepped here (FaultGuard::first_skipped)
   virtual at::Tensor step(const Groups& groups, StateMap& states, GateState& gate,
                           Workspace* workspace) = 0;
