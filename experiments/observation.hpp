@@ -6,7 +6,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <root_optim/diagnostics/diagnostics.hpp>  // relative_error, exact_polar, tail_statistics
+#include <root_optim/diagnostics.hpp>
 #include <root_optim/muon.hpp>
 #include <root_optim/root.hpp>
 

@@ -26,7 +26,9 @@
 #include <root_optim/core/detail/archive_impl.hpp>
 #include <root_optim/core/detail/fields_impl.hpp>
 #include <root_optim/core/detail/tensor_checks_impl.hpp>
-#include <root_optim/diagnostics/detail/diagnostics_impl.hpp>
+#include <root_optim/diagnostics/detail/orthogonality_impl.hpp>
+#include <root_optim/diagnostics/detail/step_report_impl.hpp>
+#include <root_optim/diagnostics/detail/tail_statistics_impl.hpp>
 #include <root_optim/filters/detail/outlier_split_impl.hpp>
 #include <root_optim/filters/detail/soft_threshold_impl.hpp>
 #include <root_optim/kernels/detail/max_abs_impl.hpp>

@@ -20,6 +20,8 @@
 #include <root_optim/coefficients/spectrum.hpp>
 #include <root_optim/coefficients/table.hpp>
 #include <root_optim/diagnostics/next_matrices.hpp>
+#include <root_optim/optimizer/detail/group_options.hpp>
+#include <root_optim/optimizer/detail/lookup.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/ada_newton.hpp>
 #include <root_optim/parameters/layout.hpp>

@@ -5,6 +5,7 @@
 #include "support/catch_torch.hpp"
 
 #include <root_optim/kernels/spd_inverse.hpp>
+#include <root_optim/kernels/symmetric_product.hpp>
 
 #include <cmath>
 #include <limits>

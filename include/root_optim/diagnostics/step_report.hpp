@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Copyright (c) root_optim contributors
 //
-// Ground truth for tests and for looking into a training run: errors of an orthogonalization against the
-// exact polar factor (exact_polar.hpp), a report of what the next step would do, how heavy the tails of
-// a matrix are, and the gradients that past steps could not use. Singular values and errors are computed
-// in float64. Everything here waits for the device; nothing changes an optimizer.
+// What the next step would do, matrix by matrix.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>  // NoGradGuard
-#include <c10/util/Exception.h>  // TORCH_CHECK
+#include <c10/util/Exception.h>   // TORCH_CHECK
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +17,8 @@
 
 #include <root_optim/core/policy.hpp>
 #include <root_optim/diagnostics/next_matrices.hpp>
+#include <root_optim/diagnostics/orthogonality.hpp>
+#include <root_optim/diagnostics/tail_statistics.hpp>
 #include <root_optim/optimizer/detail/group_options.hpp>
 #include <root_optim/optimizer/optimizer.hpp>
 #include <root_optim/orthogonalizers/exact_polar.hpp>
@@ -28,77 +27,6 @@
 
 namespace root_optim {
 inline namespace ROOT_OPTIM_NAMESPACE {
-
-/// ‖X − Y‖_F / ‖Y‖_F in float64, over all dimensions; ‖X‖_F if Y is zero.
-///
-/// With Y the exact polar factor of what X orthogonalizes, this is the relative error of the paper,
-/// and the root of `singular_value_mse` where X and Y share singular vectors.
-/// @throws c10::Error unless both are defined, of one shape and of a real dtype.
-double relative_error(const at::Tensor& x, const at::Tensor& truth);
-
-/// The singular values of a matrix, or of each matrix of a batch, in float64, descending.
-/// Shapes: [..., m, n] -> [..., min(m, n)].
-/// @throws c10::Error for other than real floating-point matrices, and if they hold Inf or NaN.
-at::Tensor singular_values(const at::Tensor& x);
-
-/// mean (σ − 1)² over the singular values σ of an orthogonalized matrix X, or of a batch of them.
-///
-/// For X made from a rank-deficient matrix the zero directions count with 1; compare with
-/// `exact_polar` there.
-/// @throws c10::Error for an empty matrix, and as `singular_values`.
-double singular_value_mse(const at::Tensor& x);
-
-/// How heavy the tails of a matrix's entries are, and so whether an outlier split has something to
-/// split.
-struct TailStatistics {
-  double excess_kurtosis;  ///< mean u⁴ ÷ (mean u²)² − 3: 0 for normal entries
-  double tail_index;  ///< Hill's estimate of α in P(|u| > x) ~ x^−α from the largest 1 % of |u|, at
-                      ///< least two: the smaller, the heavier; infinite where these are equal
-  double max_over_rms;  ///< largest |u| ÷ √mean(u²)
-  /// Largest |u_ij| ÷ (r_i·c_j/mean|U|), r and c the means of |U| in row i and column j: one pass of
-  /// `SoftThreshold::scaled(κ, 1)` clips where it is above κ.
-  double max_over_pattern;
-};
-
-/// The tail statistics of one matrix.
-///
-/// Shapes:     u: [m, n], or a batch of one, not empty; any real floating-point dtype.
-/// Degenerate: a zero matrix has 0, infinity, 0, 0. With Inf or NaN among the entries the figures mean
-///             nothing.
-/// Complexity: a few passes in float64 and the selection of the largest 1 %. Waits for the device.
-/// Reference:  B. M. Hill, A simple general approach to inference about the tail of a distribution, 1975.
-TailStatistics tail_statistics(const at::Tensor& u);
-
-/// A parameter that met gradients which were not finite; see NonFinite in options.hpp.
-struct GradientFaults {
-  std::string name;    ///< the parameter's name, or "group g, index i"
-  int64_t steps;       ///< steps for which it had a gradient
-  int64_t non_finite;  ///< of these, with a gradient of its own that was not finite or overflowed
-  int64_t skipped;  ///< of these, skipped; under NonFinite::SkipGroup also for another's gradient
-};
-
-/// The parameters of which a step was skipped or a gradient was not finite; usually none.
-///
-/// The counts go back to when the optimizer was made, across checkpoints. Steps with
-/// NonFinite::Propagate are not counted. Changes nothing; waits for the device.
-template <class F, class O>
-std::vector<GradientFaults> gradient_faults(OrthogonalizedOptimizer<F, O>& optimizer) {
-  std::vector<GradientFaults> result;
-  for (size_t g = 0; g < optimizer.param_groups().size(); ++g) {
-    const auto& options = detail::group_options<OrthogonalizedOptions<F, O>>(
-        optimizer.param_groups(), g, "gradient_faults");
-    const auto& parameters = optimizer.param_groups()[g].params();
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      const ParamState* state = detail::state_of(optimizer, parameters[i]);
-      if (state == nullptr || !state->skipped().defined()) continue;
-      GradientFaults faults{detail::display_name(options.names(), g, i), state->counted_steps(),
-                            state->non_finite().template item<int64_t>(),
-                            state->skipped().template item<int64_t>()};
-      if (faults.non_finite + faults.skipped > 0) result.push_back(std::move(faults));
-    }
-  }
-  return result;
-}
 
 /// What the next step would do to one matrix, with the current gradients.
 struct MatrixReport {
@@ -184,5 +112,5 @@ std::string to_string(const std::vector<MatrixReport>& reports);
 }  // namespace root_optim
 
 #ifndef ROOT_OPTIM_COMPILED
-#include <root_optim/diagnostics/detail/diagnostics_impl.hpp>
+#include <root_optim/diagnostics/detail/step_report_impl.hpp>
 #endif
